@@ -1,0 +1,59 @@
+"""keras_lottery: finds, questions and ships lottery tickets in Keras.
+
+Importing the package imports neither TensorFlow nor tfmot; each name is loaded
+when it is first used.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConstantSparsity": "tfmot_bridge",
+    "IterativePruning": "pruning.schedules",
+    "LayerCollapseWarning": "errors",
+    "InexactMaskWarning": "errors",
+    "ListedSparsities": "pruning.schedules",
+    "Mask": "pruning.mask",
+    "OneShot": "pruning.schedules",
+    "PolynomialDecay": "tfmot_bridge",
+    "PrunedModel": "tickets.pruned_model",
+    "RunError": "errors",
+    "Ticket": "tickets.ticket",
+    "TicketError": "errors",
+    "attach": "training.enforce",
+    "detach": "training.enforce",
+    "export": "exporting.saved_model",
+    "find_mask": "pruning.find",
+    "find_tickets": "tickets.search",
+    "load_digits": "data.digits",
+    "masked": "training.enforce",
+    "masked_gradients": "training.enforce",
+    "prune": "tickets.pruned_model",
+}
+_MODULES = {
+    "allocation": "pruning.allocation",
+    "controls": "tickets.controls",
+    "criteria": "pruning.criteria",
+}
+_WITHOUT_KERAS = {"errors", "data.digits", "pruning.mask"}
+
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+def __getattr__(name):
+    home = _HOMES.get(name) or _MODULES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'keras_lottery' has no name {name!r}")
+    if home not in _WITHOUT_KERAS:
+        from keras_lottery.environment import require_tensorflow_backend
+
+        require_tensorflow_backend()
+    module = importlib.import_module(f"keras_lottery.{home}")
+    found = module if name in _MODULES else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

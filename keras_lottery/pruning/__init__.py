@@ -1,0 +1,1 @@
+"""Masks: names, criteria, allocations, schedules. Nothing here trains."""

@@ -1,0 +1,173 @@
+"""From a model and a sparsity to a mask. Pure: nothing is changed."""
+
+import warnings
+
+import numpy as np
+
+from keras_lottery.errors import LayerCollapseWarning
+from keras_lottery.pruning import allocation as allocations
+from keras_lottery.pruning import criteria
+from keras_lottery.pruning import groups
+from keras_lottery.pruning import weights
+from keras_lottery.pruning.mask import Mask
+from keras_lottery.pruning.mask import kept
+
+
+def find_mask(
+    model,
+    sparsity,
+    *,
+    mask=None,
+    start=None,
+    criterion="magnitude",
+    allocation="global",
+    layers=None,
+    data=None,
+    seed=0,
+    level=None,
+):
+    """Returns the mask that a criterion finds at a total sparsity.
+
+    Of n weights, `n - round(n * sparsity)` are kept: those with the highest
+    scores among the ones that `mask` keeps.
+
+    Args:
+        model: A built `keras.Model`; it is not changed.
+        sparsity: Fraction removed in all, in [0, 1), or a dict of name
+            pattern to fraction (first match wins; others are not pruned).
+        mask: The `Mask` so far, or None for one that keeps all.
+        start: Dict from name to the weights at the rewind point, for criteria
+            that compare with them.
+        criterion: A name of `lottery.criteria.CRITERIA` or a function
+            `(model, start, data) -> {name: scores}`.
+        allocation: A name of `lottery.allocation.ALLOCATIONS` or a function
+            `(scores, mask, keep) -> Mask`.
+        layers: Which layers to prune, as in `lottery.prune`.
+        data: Given to the criterion.
+        seed: Given to a criterion that draws.
+        level: Named in the warning when a layer is emptied.
+
+    Returns:
+        A `Mask` of the prunable weights.
+
+    Raises:
+        ValueError: A sparsity out of range or below that of `mask`, unknown
+            names, a model with nothing to prune.
+
+    Example:
+
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> find_mask(model, sparsity=0.75).kept
+    2
+
+    Reference: Frankle & Carbin (2019), section 1.
+    """
+    before = current_mask(model, mask, layers)
+    wanted = sparsity if isinstance(sparsity, dict) else {"*": sparsity}
+    if not wanted:
+        raise ValueError("The dict of sparsities is empty.")
+    governed = groups.assign(list(before), list(wanted))
+    budgets = [
+        (names, _keep(before, names, wanted[pattern], pattern))
+        for pattern, names in governed.items()
+    ]
+    criterion = criteria.get(criterion, seed)
+    scores = criteria.scores_of(criterion, model, start, data, before)
+    after = spread(scores, before, budgets, allocation)
+    warn_of_collapse(before, after, level)
+    return after
+
+
+def spread(scores, before, budgets, allocation):
+    """Returns the mask after each group kept its budget.
+
+    Args:
+        scores: Dict from name to scores.
+        before: The `Mask` so far.
+        budgets: List of (names of the group, how many of its weights to
+            keep). Weights in no group stay as they are.
+        allocation: As in `find_mask`.
+    """
+    allocate = allocations.get(allocation)
+    arrays = dict(before)
+    for names, keep in budgets:
+        part = Mask({name: before[name] for name in names})
+        found = allocate({name: scores[name] for name in names}, part, keep)
+        arrays.update(_checked(found, part, keep))
+    return Mask(arrays)
+
+
+def current_mask(model, mask=None, layers=None):
+    """Returns `mask`, checked against `model`, or one that keeps everything.
+
+    Raises:
+        ValueError: The mask names other weights or shapes than the model has.
+    """
+    if mask is None:
+        return Mask.full(weights.prunable(model, layers))
+    check_fits(model, mask)
+    return mask
+
+
+def check_fits(model, mask):
+    """Raises a ValueError unless every weight of `mask` is in `model`."""
+    if not isinstance(mask, Mask):
+        raise ValueError(f"Expected a Mask, got {type(mask).__name__}.")
+    variables = weights.by_name(model)
+    wrong = [
+        f"{name}: mask {shape}, model "
+        + (str(tuple(variables[name].shape)) if name in variables else "none")
+        for name, shape in mask.shapes.items()
+        if name not in variables or tuple(variables[name].shape) != shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"The mask does not fit {model.name!r}:\n  " + "\n  ".join(wrong)
+        )
+
+
+def _keep(before, names, sparsity, pattern):
+    number = isinstance(sparsity, (int, float, np.number))
+    if not number or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
+        raise ValueError(
+            "`sparsity` is the fraction removed in all and must lie in "
+            f"[0, 1); got {sparsity!r} for {pattern!r}."
+        )
+    size = sum(before.sizes[name] for name in names)
+    left = sum(before.kept_by_name[name] for name in names)
+    keep = kept(size, sparsity)
+    if keep > left:
+        raise ValueError(
+            f"The mask keeps {left} of {size} weights of {pattern!r} already; "
+            f"sparsity {sparsity} would keep {keep}, and pruning revives none."
+        )
+    return keep
+
+
+def _checked(found, part, keep):
+    if not isinstance(found, Mask) or found.shapes != part.shapes:
+        raise ValueError(
+            "The allocation must return a Mask of the weights it was given, "
+            f"{part.shapes}; got {found!r}."
+        )
+    if not found.issubset(part) or found.kept > keep:
+        raise ValueError(
+            f"The allocation kept {found.kept} weights, {keep} allowed, or "
+            "revived removed ones."
+        )
+    return found
+
+
+def warn_of_collapse(before, after, level):
+    """Warns of every weight that `after` empties and `before` did not."""
+    left = after.kept_by_name
+    for name, count in before.kept_by_name.items():
+        if count and not left[name]:
+            where = "" if level is None else f" at level {level}"
+            warnings.warn(
+                f"{name!r} has no weight left{where}: nothing passes through "
+                "this layer. Prune less, or use allocation='layerwise'.",
+                LayerCollapseWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,291 @@
+"""Schedules: when to prune, and to which total sparsity.
+
+All are `tfmot.sparsity.keras.PruningSchedule`s: `schedule(step)` returns
+`(should_prune, sparsity)`. Those here count in levels, one complete training
+each, and fire when a level ends: at `level * steps_per_level`.
+"""
+
+import copy
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery import tfmot_bridge
+from keras_lottery.tfmot_bridge import PruningSchedule
+
+
+class LevelSchedule(PruningSchedule):
+    """What `IterativePruning`, `OneShot` and `ListedSparsities` share.
+
+    Subclasses provide `levels` (prunings in all), `sparsity(level)` (the
+    total after so many) and `get_config`.
+    """
+
+    steps_per_level = None
+
+    @property
+    def levels(self):
+        """Number of prunings; level 0 is dense."""
+        raise NotImplementedError("A LevelSchedule defines `levels`.")
+
+    def sparsity(self, level):
+        """Returns the total sparsity after `level` prunings."""
+        raise NotImplementedError("A LevelSchedule defines `sparsity`.")
+
+    def __call__(self, step):
+        """Returns whether level ends at `step`, and the sparsity from then on.
+
+        Raises:
+            ValueError: `steps_per_level` was never filled in.
+        """
+        if self.steps_per_level is None:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} counts in levels, and how many steps a level has is "
+                f"not known yet. Pass `{name}(..., steps_per_level=1000)`; "
+                "`lottery.prune` fills it in by itself."
+            )
+        table = [self.sparsity(level) for level in range(self.levels + 1)]
+        step = tf.cast(step, tf.int64)
+        done = tf.minimum(step // self.steps_per_level, self.levels)
+        fires = (step % self.steps_per_level == 0) & (
+            (step > 0) & (step // self.steps_per_level <= self.levels)
+        )
+        return fires, tf.gather(tf.constant(table, tf.float32), done)
+
+    def with_steps_per_level(self, steps):
+        """Returns a copy of this schedule whose levels have `steps` steps.
+
+        Raises:
+            ValueError: This schedule names another number of steps.
+        """
+        if self.steps_per_level not in (None, steps):
+            raise ValueError(
+                f"The schedule says steps_per_level={self.steps_per_level}, "
+                f"but a level trains for {steps} steps. Leave it out, or make "
+                "the two agree."
+            )
+        filled = copy.copy(self)
+        filled.steps_per_level = _steps(steps)
+        return filled
+
+    def _configured(self, **config):
+        config["steps_per_level"] = self.steps_per_level
+        return {"class_name": type(self).__name__, "config": config}
+
+
+class IterativePruning(LevelSchedule):
+    """Removes a fraction of what is left, level after level.
+
+    `sparsity(level) = 1 - (1 - rate) ** level`
+
+    Args:
+        rate: Fraction of the remaining weights to remove per level, in (0, 1).
+        levels: Number of prunings, at least 1.
+        steps_per_level: Training steps per level; `fit` fills it in.
+
+    Example:
+
+    >>> f"{IterativePruning(rate=0.2, levels=10).sparsity(2):.2f}"
+    '0.36'
+
+    Reference: Frankle & Carbin (2019), section 2.
+    """
+
+    def __init__(self, rate=0.2, levels=10, steps_per_level=None):
+        self.rate = _fraction("rate", rate, above=0)
+        self._levels = _count("levels", levels)
+        _fraction("rate and levels", self.sparsity(self._levels))
+        self.steps_per_level = _steps(steps_per_level)
+
+    @property
+    def levels(self):
+        """Number of prunings; level 0 is dense."""
+        return self._levels
+
+    def sparsity(self, level):
+        """Returns `1 - (1 - rate) ** level`."""
+        return 1 - (1 - self.rate) ** level
+
+    def get_config(self):
+        """Returns the arguments, as tfmot's schedules do."""
+        return self._configured(rate=self.rate, levels=self.levels)
+
+
+class OneShot(LevelSchedule):
+    """Prunes once, after one complete training.
+
+    Args:
+        sparsity: Fraction of the weights to remove, in [0, 1).
+        steps_per_level: Training steps per level; `fit` fills it in.
+
+    Example:
+
+    >>> OneShot(0.9).sparsity(1)
+    0.9
+
+    Reference: Frankle & Carbin (2019), section 1, one-shot pruning.
+    """
+
+    levels = 1
+
+    def __init__(self, sparsity, steps_per_level=None):
+        self._sparsity = _fraction("sparsity", sparsity)
+        self.steps_per_level = _steps(steps_per_level)
+
+    def sparsity(self, level):
+        """Returns the sparsity asked for, or 0 at level 0."""
+        return self._sparsity if level else 0.0
+
+    def get_config(self):
+        """Returns the arguments, as tfmot's schedules do."""
+        return self._configured(sparsity=self._sparsity)
+
+
+class ListedSparsities(LevelSchedule):
+    """Prunes to each of a list of total sparsities in turn.
+
+    Args:
+        sparsities: Increasing fractions removed in all, each in [0, 1).
+        steps_per_level: Training steps per level; `fit` fills it in.
+
+    Example:
+
+    >>> ListedSparsities([0.5, 0.75, 0.9]).sparsity(3)
+    0.9
+    """
+
+    def __init__(self, sparsities, steps_per_level=None):
+        if isinstance(sparsities, (str, int, float)) or not len(sparsities):
+            raise ValueError(
+                "`sparsities` must be a list of one or more fractions, such "
+                f"as [0.5, 0.75, 0.9]; got {sparsities!r}."
+            )
+        self.sparsities = [_fraction("sparsities", s) for s in sparsities]
+        if sorted(set(self.sparsities)) != self.sparsities:
+            raise ValueError(
+                "`sparsities` are totals and must increase from one level to "
+                f"the next; got {self.sparsities}."
+            )
+        self.steps_per_level = _steps(steps_per_level)
+
+    @property
+    def levels(self):
+        """Number of prunings; level 0 is dense."""
+        return len(self.sparsities)
+
+    def sparsity(self, level):
+        """Returns the total sparsity listed for `level`; 0 at level 0."""
+        return self.sparsities[level - 1] if level else 0.0
+
+    def get_config(self):
+        """Returns the arguments, as tfmot's schedules do."""
+        return self._configured(sparsities=list(self.sparsities))
+
+
+SCHEDULES = {
+    "IterativePruning": IterativePruning,
+    "OneShot": OneShot,
+    "ListedSparsities": ListedSparsities,
+    "ConstantSparsity": tfmot_bridge.ConstantSparsity,
+    "PolynomialDecay": tfmot_bridge.PolynomialDecay,
+}
+
+
+def serialize(schedule):
+    """Returns the JSON form of a schedule, or of a dict of them."""
+    if isinstance(schedule, dict):
+        return {pattern: serialize(each) for pattern, each in schedule.items()}
+    return schedule.get_config()
+
+
+def deserialize(config, custom_objects=None):
+    """Returns what `serialize` was given.
+
+    Args:
+        config: `{"class_name": ..., "config": ...}`, or a dict of patterns.
+        custom_objects: Dict from class name to class, for own schedules.
+
+    Example:
+
+    >>> deserialize(OneShot(0.5).get_config()).sparsity(1)
+    0.5
+    """
+    if set(config) != {"class_name", "config"}:
+        return {
+            pattern: deserialize(each, custom_objects)
+            for pattern, each in config.items()
+        }
+    name = config["class_name"]
+    known = {**SCHEDULES, **(custom_objects or {})}
+    found = known.get(name) or keras.saving.get_registered_object(name)
+    if found is None:
+        raise ValueError(
+            f"Unknown schedule {name!r}. Expected one of "
+            f"{', '.join(known)}; pass your own in `custom_objects`."
+        )
+    return found.from_config(config["config"])
+
+
+def firings(schedule, steps):
+    """Returns when a schedule prunes within `steps` training steps.
+
+    tfmot counts from 1: the firing of step s comes before the s-th batch.
+
+    Args:
+        schedule: Any `PruningSchedule`.
+        steps: How many training steps to look at.
+
+    Returns:
+        Dict from step (1 to `steps`) to total sparsity, only where it fires.
+
+    Example:
+
+    >>> from keras_lottery.tfmot_bridge import ConstantSparsity
+    >>> list(firings(ConstantSparsity(0.5, begin_step=2, frequency=3), 9))
+    [2, 5, 8]
+    """
+    at = tf.range(1, steps + 1, dtype=tf.int64)
+
+    @tf.function(autograph=False)
+    def look():
+        def one(step):
+            fires, sparsity = schedule(step)
+            return tf.cast(fires, tf.bool), tf.cast(sparsity, tf.float32)
+
+        return tf.map_fn(one, at, fn_output_signature=(tf.bool, tf.float32))
+
+    fires, sparsities = (each.numpy() for each in look())
+    # float32 fractions such as 0.8 are not the float64 that was asked for:
+    # the shortest decimal that gives the same float32 is.
+    return {
+        int(i) + 1: float(str(np.float32(sparsities[i])))
+        for i in np.flatnonzero(fires)
+    }
+
+
+def _fraction(name, value, above=None):
+    number = isinstance(value, (int, float, np.floating, np.integer))
+    low_enough = number and not isinstance(value, bool) and value < 1
+    high_enough = low_enough and (value > 0 if above == 0 else value >= 0)
+    if not high_enough or math.isnan(value):
+        interval = "(0, 1)" if above == 0 else "[0, 1)"
+        raise ValueError(
+            f"`{name}` is the fraction to remove and must lie in {interval}; "
+            f"got {value!r}."
+        )
+    return float(value)
+
+
+def _count(name, value):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise ValueError(f"`{name}` must be an int, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    return int(value)
+
+
+def _steps(value):
+    return None if value is None else _count("steps_per_level", value)

@@ -1,0 +1,38 @@
+"""One seed, many independent streams: one for each role and replicate."""
+
+import numpy as np
+
+ROLES = ("init", "data order", "augmentation", "dropout", "controls")
+
+
+def stream(seed, role, replicate=0):
+    """Returns the seed of one role, independent of those of the others.
+
+    `SeedSequence([seed, replicate, index of role])`, as an int below 2**31.
+
+    Args:
+        seed: The lottery's seed, an int >= 0.
+        role: One of `ROLES`.
+        replicate: Which repetition of the experiment, an int >= 0.
+
+    Example:
+
+    >>> stream(0, "init") != stream(0, "data order")
+    True
+    """
+    if role not in ROLES:
+        raise ValueError(f"Unknown role {role!r}. Expected one of {ROLES}.")
+    entropy = [check(seed), int(replicate), ROLES.index(role)]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def check(seed):
+    """Returns `seed` as an int.
+
+    Raises:
+        ValueError: It is not an int, or negative.
+    """
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise ValueError(f"`seed` must be an int >= 0, got {seed!r}.")
+    return int(seed)

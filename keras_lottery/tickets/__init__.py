@@ -1,0 +1,1 @@
+"""Tickets: the search for them, the wrapper, controls and files."""

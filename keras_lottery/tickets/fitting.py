@@ -1,0 +1,308 @@
+"""How `PrunedModel.fit` plays: one Keras training per level."""
+
+import keras
+
+from keras_lottery import seeds
+from keras_lottery.pruning import criteria
+from keras_lottery.pruning import find
+from keras_lottery.pruning import schedules
+from keras_lottery.pruning.mask import kept
+from keras_lottery.tickets import search
+from keras_lottery.tickets import ticket as tickets
+from keras_lottery.training import callbacks as hooks
+from keras_lottery.training import early_stopping
+from keras_lottery.training import feeds
+from keras_lottery.training import state
+
+
+class Played:
+    """What `fit` has done so far; not part of a saved model."""
+
+    def __init__(self):
+        self.tickets = []
+        self.progress = search.Progress()
+        self.after = None
+
+
+def fit(
+    pruned,
+    keras_fit,
+    x=None,
+    y=None,
+    *,
+    batch_size=None,
+    epochs=1,
+    verbose="auto",
+    callbacks=None,
+    validation_split=0.0,
+    validation_data=None,
+    shuffle=True,
+    class_weight=None,
+    sample_weight=None,
+    initial_epoch=0,
+    steps_per_epoch=None,
+    **validation,
+):
+    """Plays the lottery on a `PrunedModel`; see its `fit`.
+
+    Args:
+        pruned: The `PrunedModel`.
+        keras_fit: `keras.Model.fit` bound to it.
+        **validation: `validation_steps` and others, for Keras.
+    """
+    if validation_split and validation_data is None:
+        (x, y, sample_weight), validation_data = feeds.split(
+            x, y, sample_weight, validation_split
+        )
+    feed = feeds.make(
+        x,
+        y,
+        sample_weight=sample_weight,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        shuffle=shuffle,
+        seed=seeds.stream(pruned.settings.seed, "data order"),
+    )
+    epochs = feeds.Epochs(feed.per_epoch, _checked_epochs(epochs))
+    if batch_size is not None:
+        validation.setdefault("validation_batch_size", batch_size)
+    arguments = {
+        "epochs": epochs.count,
+        "verbose": verbose,
+        "class_weight": class_weight,
+        "validation_data": validation_data,
+        **validation,
+    }
+    training = Training(
+        pruned, keras_fit, feed, epochs, _as_list(callbacks), arguments
+    )
+    training.initial_step = initial_epoch * feed.per_epoch
+    play = _in_levels if pruned.settings.in_levels else _in_place
+    play(pruned, training)
+    pruned.history = training.history
+    return training.history
+
+
+class Training:
+    """One call of `fit`: the same data and callbacks, level after level."""
+
+    def __init__(self, pruned, keras_fit, feed, epochs, callbacks, arguments):
+        self.pruned, self.keras_fit = pruned, keras_fit
+        self.feed, self.epochs = feed, epochs
+        self.callbacks, self.arguments = callbacks, arguments
+        self.initial_step = 0
+        self.history = keras.callbacks.History()
+        self.history.set_model(pruned)
+        self.history.history, self.history.epoch = {}, []
+
+    def run(self, first_step, where, at=None, before=()):
+        """Trains once, from a step to the end; returns the metrics.
+
+        Args:
+            first_step: Where to start; it may lie inside an epoch.
+            where: What to call this training, in errors.
+            at: Dict from step to a function called when it is done.
+            before: Callbacks that come before the user's.
+        """
+        first_step = max(first_step, self.initial_step)
+        self._check_steps(first_step, at or {})
+        steps = hooks.Steps(self.feed, self.epochs, first_step, at or {})
+        curve = hooks.Curve(steps)
+        guard = hooks.StopOnDivergence(steps, where)
+        history = self.keras_fit(
+            **self.feed.arguments(first_step),
+            **self.arguments,
+            initial_epoch=self.epochs.place(first_step)[0],
+            callbacks=[
+                steps,
+                guard,
+                curve,
+                *before,
+                *self.callbacks,
+                hooks.CutEpoch(steps),
+            ],
+        )
+        self._extend(history)
+        return early_stopping.summarize(curve.rows)
+
+    def announce(self):
+        """Says which level begins, where Keras shows progress."""
+        if self.arguments["verbose"] not in (0, "0"):
+            mask = self.pruned.mask
+            print(
+                f"Level {self.pruned.level}: {mask.kept:,} of {mask.size:,} "
+                f"weights ({mask.density:.1%})"
+            )
+
+    def _extend(self, history):
+        epochs = len(history.epoch)
+        columns = {
+            **history.history,
+            "level": [self.pruned.level] * epochs,
+            "sparsity": [self.pruned.mask.sparsity] * epochs,
+        }
+        self.history.epoch.extend(history.epoch)
+        for name, column in columns.items():
+            self.history.history.setdefault(name, []).extend(column)
+
+    def _check_steps(self, first_step, at):
+        """Keras calls back once per call: steps inside one cannot be met."""
+        a_call = self.pruned.steps_per_execution
+        for step in {first_step, *at}:
+            inside = step % self.epochs.per_epoch
+            if inside % a_call or (inside and self.epochs.per_epoch % a_call):
+                raise ValueError(
+                    f"Step {step} lies inside a call of steps_per_execution="
+                    f"{a_call} steps. Compile with steps_per_execution=1, or "
+                    "choose a step between two calls."
+                )
+
+
+def _in_levels(pruned, training):
+    played, settings = pruned.played, pruned.settings
+    lottery = settings.lottery(
+        pruned.inner,
+        training.epochs.steps,
+        optimizer=lambda: pruned.optimizer,
+    )
+    progress = played.progress
+    _check_can_go_on(pruned, progress, lottery)
+    pruned.hold_optimizer()
+    if played.after is not None:
+        progress.continue_after(played.after, lottery)
+        played.after = None
+
+    def train(level, first_step, capture):
+        pruned.note_level(level)
+        training.announce()
+        at = {}
+        if level == 0 and lottery.rewind_step:
+            at[lottery.rewind_step] = capture
+        metrics = training.run(first_step, f"level {level}", at)
+        if level == 0 and progress.point is None and lottery.rewind_step:
+            raise ValueError(
+                f"Level 0 was stopped before rewind_step={lottery.rewind_step}"
+                " was reached, so there is no point to rewind to."
+            )
+        return metrics
+
+    with lottery.held_rate():
+        if lottery.rewind_name == "fine_tune":
+            pruned.make_train_function(force=True)
+        attachment = pruned.attachment
+        for found in search.levels(lottery, train, attachment, progress):
+            played.tickets.append(found)
+
+
+def _check_can_go_on(pruned, progress, lottery):
+    if progress.finished(lottery.levels):
+        raise ValueError(
+            f"All {lottery.levels} levels are played. Look at "
+            "`pruned.tickets`, prune `pruned.strip()` further, or train one "
+            "ticket on: `with lottery.masked(model, ticket.mask): "
+            "model.fit(...)`."
+        )
+    loaded = progress.level > 0 and progress.point is None
+    more = progress.level < lottery.levels and pruned.played.after is None
+    if loaded and more:
+        raise ValueError(
+            f"This model was loaded at level {progress.level}, and the point "
+            "that later levels rewind to is not in a .keras file. Continue "
+            "from a ticket: `pruned.continue_from(Ticket.load(path))`."
+        )
+
+
+def _in_place(pruned, training):
+    """One training in which the schedules prune at their own steps."""
+    before = int(pruned.clock.numpy())
+    last = before + training.epochs.steps
+    due = _due(pruned.settings.grouped, last)
+    start, start_state = tickets.parted(
+        state.snapshot(pruned.inner).model, pruned.mask
+    )
+
+    def prune(step):
+        pruned.clock.assign(before + step)
+        if before + step in due:
+            _prune_in_place(pruned, due[before + step], start)
+
+    a_call = pruned.steps_per_execution
+    missed = [s for s in due if s > before and (s - before - 1) % a_call]
+    if missed:
+        raise ValueError(
+            f"The schedule prunes at step {missed[0]}, inside a call of "
+            f"steps_per_execution={a_call} steps. Compile with "
+            "steps_per_execution=1."
+        )
+    pruned.hold_optimizer()
+    hook = hooks.BeforeStep(prune, 0)
+    metrics = training.run(0, "training", before=[hook])
+    pruned.attachment.apply()
+    end, end_state = tickets.ended(pruned.inner, pruned.mask)
+    pruned.played.tickets.append(
+        tickets.Ticket(
+            pruned.mask,
+            start,
+            start_state,
+            end,
+            end_state,
+            pruned.level,
+            metrics,
+            {"schedule": schedules.serialize(pruned.settings.grouped)},
+            tickets.config_of(pruned.inner),
+        )
+    )
+
+
+def _due(grouped, steps):
+    """Returns {step: {pattern: sparsity}} for all prunings up to `steps`."""
+    due = {}
+    for pattern, schedule in grouped.items():
+        for step, sparsity in schedules.firings(schedule, steps).items():
+            due.setdefault(step, {})[pattern] = sparsity
+    if not due:
+        config = schedules.serialize(grouped)
+        raise ValueError(
+            f"The schedule would never prune: it fires at none of the {steps} "
+            f"steps of this training. Train longer, or change {config}."
+        )
+    return due
+
+
+def _prune_in_place(pruned, sparsities, start):
+    settings, before = pruned.settings, pruned.mask
+    budgets = []
+    for pattern, sparsity in sparsities.items():
+        names = settings.governed[pattern]
+        left = sum(before.kept_by_name[name] for name in names)
+        keep = kept(sum(before.sizes[name] for name in names), sparsity)
+        budgets.append((names, min(keep, left)))
+    scores = criteria.scores_of(
+        criteria.get(settings.criterion, settings.seed),
+        pruned.inner,
+        start,
+        settings.data,
+        before,
+    )
+    after = find.spread(scores, before, budgets, settings.allocation)
+    find.warn_of_collapse(before, after, pruned.level + 1)
+    pruned.attachment.set(after)
+    pruned.note_level(pruned.level + 1)
+
+
+def _checked_epochs(epochs):
+    search.check_step("epochs", epochs, 1)
+    return epochs
+
+
+def _as_list(callbacks):
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError(
+            "Pass `callbacks` as a list: a CallbackList is bound to one "
+            "training, and a lottery is many."
+        )
+    return (
+        list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    )

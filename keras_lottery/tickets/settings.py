@@ -1,0 +1,96 @@
+"""What `lottery.prune` was given, checked and as Keras saves it."""
+
+import dataclasses
+
+from keras_lottery import seeds
+from keras_lottery.pruning import criteria
+from keras_lottery.pruning import groups
+from keras_lottery.pruning import schedules
+from keras_lottery.pruning import weights
+from keras_lottery.tickets import search
+
+
+@dataclasses.dataclass
+class Settings:
+    """What `prune` was given, beside the model."""
+
+    grouped: dict
+    names: list
+    rewind: str | None
+    rewind_step: int
+    criterion: object
+    allocation: object
+    data: object
+    seed: int
+
+    def check(self, model):
+        """Raises a ValueError for what cannot be right, before any training."""
+        self.in_levels = groups.counts_in_levels(self.grouped)
+        self.governed = groups.assign(self.names, list(self.grouped))
+        if self.in_levels:
+            search.check_step("rewind_step", self.rewind_step, 0)
+            given = [each.steps_per_level for each in self.grouped.values()]
+            steps = max([s for s in given if s] or [self.rewind_step + 1])
+            self.lottery(model, steps)
+            return
+        if self.rewind not in (None, "none") or self.rewind_step:
+            raise ValueError(
+                f"{type(next(iter(self.grouped.values()))).__name__} prunes in "
+                "place, in one training: there is nothing to rewind. Leave "
+                "`rewind` out, or use a schedule that counts in levels, such "
+                f"as IterativePruning; got rewind={self.rewind!r}."
+            )
+        criteria.get(self.criterion, seeds.check(self.seed))
+
+    @property
+    def governed_names(self):
+        """Names of the weights that some schedule prunes, in walking order."""
+        inside = {name for each in self.governed.values() for name in each}
+        return [name for name in self.names if name in inside]
+
+    def ungoverned(self, model):
+        """Returns why prunable weights outside `names` are left alone."""
+        inside = set(self.governed_names)
+        return {
+            name: "no schedule" if name in self.names else "not in layers="
+            for name in weights.prunable(model)
+            if name not in inside
+        }
+
+    def lottery(self, model, steps, **more):
+        """Returns the `Lottery` of levels of `steps` steps."""
+        return search.Lottery.named(
+            model,
+            self.grouped,
+            self.names,
+            steps=steps,
+            rewind=self.rewind,
+            rewind_step=self.rewind_step,
+            criterion=self.criterion,
+            allocation=self.allocation,
+            data=self.data,
+            seed=self.seed,
+            **more,
+        )
+
+    def get_config(self):
+        """Returns the settings as Keras can save them.
+
+        Raises:
+            ValueError: A function that has no name to be found by.
+        """
+        for family in ("criterion", "allocation"):
+            if not isinstance(getattr(self, family), str):
+                raise ValueError(
+                    f"The {family} is a function, which a .keras file cannot "
+                    "hold. Use `save_weights`, or save a ticket."
+                )
+        return {
+            "schedule": schedules.serialize(self.grouped),
+            "names": list(self.names),
+            "rewind": self.rewind,
+            "rewind_step": self.rewind_step,
+            "criterion": self.criterion,
+            "allocation": self.allocation,
+            "seed": self.seed,
+        }

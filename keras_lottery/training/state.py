@@ -1,0 +1,99 @@
+"""The state of a training: everything that decides how it goes on."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_lottery.pruning import weights
+
+
+class Snapshot(NamedTuple):
+    """Copies of all variables at one step of a training.
+
+    Fields:
+        model: Dict from name to array: weights, statistics, seed generators.
+        optimizer: Tuple of arrays in the optimizer's order, or None.
+    """
+
+    model: dict
+    optimizer: tuple | None
+
+
+def snapshot(model, optimizer=None):
+    """Returns a copy of the model's and the optimizer's variables.
+
+    An optimizer that is not built yet is built first, so that the copy at step
+    0 holds its fresh slots.
+
+    Args:
+        model: A built `keras.Model`.
+        optimizer: A `keras.optimizers.Optimizer`, or None.
+
+    Returns:
+        A `Snapshot`.
+    """
+    copies = {
+        name: _copy(variable)
+        for name, variable in weights.by_name(model).items()
+    }
+    if optimizer is None:
+        return Snapshot(copies, None)
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    return Snapshot(copies, tuple(map(_copy, _variables(optimizer))))
+
+
+def restore(taken, model, optimizer=None):
+    """Puts every variable back to what it was when `taken` was taken.
+
+    Raises:
+        ValueError: The model or the optimizer has other variables than then.
+    """
+    restore_model(taken.model, model)
+    if optimizer is not None and taken.optimizer is not None:
+        variables = _variables(optimizer)
+        if len(variables) != len(taken.optimizer):
+            raise ValueError(
+                f"The optimizer has {len(variables)} variables, the rewind "
+                f"point {len(taken.optimizer)}: was the model compiled with "
+                "another optimizer in between?"
+            )
+        for variable, value in zip(variables, taken.optimizer, strict=True):
+            variable.assign(value)
+
+
+def restore_model(values, model):
+    """Assigns `values`, a dict from name to array, to the model's variables."""
+    variables = weights.by_name(model)
+    for name, value in values.items():
+        variables[name].assign(value)
+
+
+def restore_clock(taken, optimizer, clock):
+    """Puts back those of the optimizer's variables that `clock` lists."""
+    wanted = {id(variable) for variable in clock}
+    for variable, value in zip(
+        _variables(optimizer), taken.optimizer, strict=True
+    ):
+        if id(variable) in wanted:
+            variable.assign(value)
+
+
+def first_not_finite(model):
+    """Returns the name of a weight that holds NaN or infinity, or None."""
+    for name, variable in weights.by_name(model).items():
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if dtype.startswith(("float", "bfloat")):
+            values = variable.numpy().astype(np.float32)
+            if not np.isfinite(values).all():
+                return name
+    return None
+
+
+def _variables(optimizer):
+    return list({id(v): v for v in optimizer.variables}.values())
+
+
+def _copy(variable):
+    return np.array(variable.numpy(), copy=True)

@@ -1,0 +1,71 @@
+"""Installs keras_lottery. Lower bounds are versions the tests were run on."""
+
+import pathlib
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+version = {}
+for line in (here / "keras_lottery/__init__.py").read_text().splitlines():
+    if line.startswith("__version__"):
+        exec(line, version)
+
+extras = {
+    "report": ["matplotlib>=3.8"],
+    "data": ["tensorflow-datasets>=4.9.6", "importlib_resources"],
+}
+extras["all"] = sorted({each for group in extras.values() for each in group})
+extras["test"] = [
+    *extras["all"],
+    "pandas>=2",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+]
+
+setuptools.setup(
+    name="keras_lottery",
+    version=version["__version__"],
+    description=(
+        "Finds, questions and ships lottery tickets (sparse networks) in Keras."
+    ),
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "keras_lottery/data/digits_LICENSE.txt"],
+    python_requires=">=3.11,<3.14",
+    packages=setuptools.find_packages(include=["keras_lottery*"]),
+    package_data={
+        "keras_lottery": ["py.typed"],
+        "keras_lottery.data": ["digits.csv.gz", "digits_LICENSE.txt"],
+    },
+    install_requires=[
+        "absl-py>=1.4",
+        "keras>=3.8",
+        "ml_dtypes>=0.4",
+        "numpy>=1.26",
+        "safetensors>=0.4.5",
+        "tensorflow>=2.18",
+        "tensorflow-model-optimization>=0.8",
+        "tf_keras>=2.18",
+    ],
+    extras_require=extras,
+    entry_points={
+        "console_scripts": ["keras-lottery = keras_lottery.cli.main:main"]
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    keywords=[
+        "keras",
+        "pruning",
+        "sparsity",
+        "lottery ticket hypothesis",
+        "tensorflow",
+    ],
+)
