@@ -1,4 +1,4 @@
-"""keras-lottery: the command line. `keras-lottery run --help` teaches by example.
+"""keras-lottery: the command line; `keras-lottery run --help` has examples.
 
 Nothing heavy is imported until a command runs.
 """

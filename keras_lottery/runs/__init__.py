@@ -1,0 +1,1 @@
+"""Experiments on disk: replicates, arms and levels, continued where left."""
