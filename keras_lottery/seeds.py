@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_lottery import checks
+
 ROLES = ("init", "data order", "augmentation", "dropout", "controls")
 
 
@@ -22,17 +24,5 @@ def stream(seed, role, replicate=0):
     """
     if role not in ROLES:
         raise ValueError(f"Unknown role {role!r}. Expected one of {ROLES}.")
-    entropy = [check(seed), int(replicate), ROLES.index(role)]
+    entropy = [checks.whole("seed", seed, 0), int(replicate), ROLES.index(role)]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
-
-
-def check(seed):
-    """Returns `seed` as an int.
-
-    Raises:
-        ValueError: It is not an int, or negative.
-    """
-    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-    if not whole or seed < 0:
-        raise ValueError(f"`seed` must be an int >= 0, got {seed!r}.")
-    return int(seed)

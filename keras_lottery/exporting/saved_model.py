@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_lottery import choices
 from keras_lottery.pruning import graph
-from keras_lottery.pruning import weights
+from keras_lottery.pruning import naming
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.tickets.pruned_model import PrunedModel
 from keras_lottery.tickets.ticket import Ticket
@@ -59,7 +59,7 @@ def write_dense(model, path):
     inputs of a subclassed model by position.
     """
     module = tf.Module()
-    module.weights = [w.variable.value for w in weights.walk(model)]
+    module.weights = [w.variable.value for w in naming.walk(model)]
     specs, arranged = _signature(model)
 
     def serve(**inputs):

@@ -2,8 +2,7 @@
 
 import warnings
 
-import numpy as np
-
+from keras_lottery import checks
 from keras_lottery.errors import LayerCollapseWarning
 from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
@@ -128,12 +127,7 @@ def check_fits(model, mask):
 
 
 def _keep(before, names, sparsity, pattern):
-    number = isinstance(sparsity, (int, float, np.number))
-    if not number or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
-        raise ValueError(
-            "`sparsity` is the fraction removed in all and must lie in "
-            f"[0, 1); got {sparsity!r} for {pattern!r}."
-        )
+    checks.fraction("sparsity", sparsity)
     size = sum(before.sizes[name] for name in names)
     left = sum(before.kept_by_name[name] for name in names)
     keep = kept(size, sparsity)

@@ -7,7 +7,7 @@ import zlib
 import keras
 import numpy as np
 
-from keras_lottery.pruning import weights
+from keras_lottery.pruning import naming
 
 
 def draw(model, seed):
@@ -34,7 +34,7 @@ def draw(model, seed):
     ['dense/kernel']
     """
     drawn, rebuilt = {}, {}
-    for weight in weights.walk(model):
+    for weight in naming.walk(model):
         if not weight.variable.trainable and weight.layer.trainable:
             continue
         initializer = _initializer(weight)

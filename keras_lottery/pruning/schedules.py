@@ -6,12 +6,12 @@ each, and fire when a level ends: at `level * steps_per_level`.
 """
 
 import copy
-import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lottery import checks
 from keras_lottery import tfmot_bridge
 from keras_lottery.tfmot_bridge import PruningSchedule
 
@@ -95,9 +95,11 @@ class IterativePruning(LevelSchedule):
     """
 
     def __init__(self, rate=0.2, levels=10, steps_per_level=None):
-        self.rate = _fraction("rate", rate, above=0)
-        self._levels = _count("levels", levels)
-        _fraction("rate and levels", self.sparsity(self._levels))
+        self.rate = checks.fraction("rate", rate)
+        if not self.rate:
+            raise ValueError("`rate` must be above 0: it would prune nothing.")
+        self._levels = checks.whole("levels", levels, 1)
+        checks.fraction("rate and levels", self.sparsity(self._levels))
         self.steps_per_level = _steps(steps_per_level)
 
     @property
@@ -132,7 +134,7 @@ class OneShot(LevelSchedule):
     levels = 1
 
     def __init__(self, sparsity, steps_per_level=None):
-        self._sparsity = _fraction("sparsity", sparsity)
+        self._sparsity = checks.fraction("sparsity", sparsity)
         self.steps_per_level = _steps(steps_per_level)
 
     def sparsity(self, level):
@@ -163,7 +165,7 @@ class ListedSparsities(LevelSchedule):
                 "`sparsities` must be a list of one or more fractions, such "
                 f"as [0.5, 0.75, 0.9]; got {sparsities!r}."
             )
-        self.sparsities = [_fraction("sparsities", s) for s in sparsities]
+        self.sparsities = [checks.fraction("sparsities", s) for s in sparsities]
         if sorted(set(self.sparsities)) != self.sparsities:
             raise ValueError(
                 "`sparsities` are totals and must increase from one level to "
@@ -266,26 +268,7 @@ def firings(schedule, steps):
     }
 
 
-def _fraction(name, value, above=None):
-    number = isinstance(value, (int, float, np.floating, np.integer))
-    low_enough = number and not isinstance(value, bool) and value < 1
-    high_enough = low_enough and (value > 0 if above == 0 else value >= 0)
-    if not high_enough or math.isnan(value):
-        interval = "(0, 1)" if above == 0 else "[0, 1)"
-        raise ValueError(
-            f"`{name}` is the fraction to remove and must lie in {interval}; "
-            f"got {value!r}."
-        )
-    return float(value)
-
-
-def _count(name, value):
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise ValueError(f"`{name}` must be an int, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    return int(value)
-
-
 def _steps(value):
-    return None if value is None else _count("steps_per_level", value)
+    if value is None:
+        return None
+    return checks.whole("steps_per_level", value, 1)

@@ -1,12 +1,12 @@
 """A run's directory: what is where, and what is whole. Nobody else joins paths.
 
-    runs/digits-0123456789ab/
-        config.json
-        levels.csv
-        report.html
-        export/1/
-        replicate_0/ticket/level_3/ticket.safetensors, metrics.csv
-        replicate_0/reinitialize_0/level_3/...
+runs/digits-0123456789ab/
+    config.json
+    levels.csv
+    report.html
+    export/1/
+    replicate_0/ticket/level_3/ticket.safetensors, metrics.csv
+    replicate_0/reinitialize_0/level_3/...
 """
 
 import csv

@@ -2,12 +2,8 @@
 
 import dataclasses
 
+from keras_lottery import checks
 from keras_lottery.pruning import schedules
-
-
-def _require_positive(name, value):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be an int >= 1, got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +42,8 @@ class Experiment:
 
     def __post_init__(self):
         for name in ("levels", "steps", "batch_size", "eval_every"):
-            _require_positive(name, getattr(self, name))
-        _require_positive("replicates", self.replicates)
+            checks.whole(name, getattr(self, name), 1)
+        checks.whole("replicates", self.replicates, 1)
         if self.steps % self.eval_every:
             raise ValueError(
                 f"steps={self.steps} must be a multiple of eval_every="
@@ -71,8 +67,8 @@ EXPERIMENTS = {
         name="digits",
         data="digits",
         levels=12,
-        steps=600,
-        eval_every=20,
+        steps=500,
+        eval_every=25,
         replicates=2,
     ),
     # Frankle & Carbin's LeNet on Fashion-MNIST, with fewer steps.
@@ -103,6 +99,8 @@ def get(name, **changes):
     """
     if name not in EXPERIMENTS:
         known = ", ".join(EXPERIMENTS)
-        raise ValueError(f"Unknown experiment {name!r}. Expected one of {known}.")
+        raise ValueError(
+            f"Unknown experiment {name!r}. Expected one of {known}."
+        )
     changed = {k: v for k, v in changes.items() if v is not None}
     return dataclasses.replace(EXPERIMENTS[name], **changed)

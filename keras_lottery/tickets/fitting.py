@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_lottery import checks
 from keras_lottery import seeds
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import find
@@ -63,7 +64,7 @@ def fit(
         shuffle=shuffle,
         seed=seeds.stream(pruned.settings.seed, "data order"),
     )
-    epochs = feeds.Epochs(feed.per_epoch, _checked_epochs(epochs))
+    epochs = feeds.Epochs(feed.per_epoch, checks.whole("epochs", epochs, 1))
     if batch_size is not None:
         validation.setdefault("validation_batch_size", batch_size)
     arguments = {
@@ -288,11 +289,6 @@ def _prune_in_place(pruned, sparsities, start):
     find.warn_of_collapse(before, after, pruned.level + 1)
     pruned.attachment.set(after)
     pruned.note_level(pruned.level + 1)
-
-
-def _checked_epochs(epochs):
-    search.check_step("epochs", epochs, 1)
-    return epochs
 
 
 def _as_list(callbacks):

@@ -2,10 +2,10 @@
 
 import keras
 
-from keras_lottery.pruning import cost
 from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
+from keras_lottery.pruning import tables
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import fitting
 from keras_lottery.tickets import search
@@ -343,7 +343,7 @@ class PrunedModel(keras.Model):
         reasons.update(self.settings.ungoverned(self.inner))
         held = self.mask
         left = {n: why for n, why in reasons.items() if n not in held}
-        table = cost.format_table(cost.layer_table(self.inner, held), left)
+        table = tables.format_table(tables.layer_table(self.inner, held), left)
         (print_fn or print)(f"{self.name}, level {self.level}\n{table}")
 
     def get_config(self):

@@ -9,7 +9,7 @@ import importlib.metadata
 from collections.abc import Callable
 from collections.abc import Mapping
 
-from keras_lottery import seeds
+from keras_lottery import checks
 from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import find
@@ -206,8 +206,8 @@ class Lottery:
                 "IterativePruning, OneShot or ListedSparsities. "
                 "`lottery.prune` drives tfmot's own."
             )
-        check_step("steps", steps, 1)
-        check_step("rewind_step", rewind_step, 0)
+        checks.whole("steps", steps, 1)
+        checks.whole("rewind_step", rewind_step, 0)
         if rewind_step >= steps:
             raise ValueError(
                 f"rewind_step={rewind_step} is not inside a level of {steps} "
@@ -217,7 +217,7 @@ class Lottery:
         inside = {name for members in governed.values() for name in members}
         filled = {k: s.with_steps_per_level(steps) for k, s in grouped.items()}
         more.setdefault("optimizer", lambda: enforce.compiled_optimizer(model))
-        criteria.get(more["criterion"], seeds.check(more["seed"]))
+        criteria.get(more["criterion"], checks.whole("seed", more["seed"], 0))
         allocations.get(more["allocation"])
         return cls(
             model=model,
@@ -362,12 +362,6 @@ class Progress:
         self.zero = self.point = fresh._replace(model=whole)
         self.level, self.trained = ticket.level, True
         ticket.restore(lottery.model, "end")
-
-
-def check_step(name, value, least):
-    """Raises a ValueError unless `value` is an int of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be an int >= {least}, got {value!r}.")
 
 
 def name_of(choice):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_lottery import seeds
+from keras_lottery import checks
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
@@ -28,7 +28,7 @@ class Settings:
         self.in_levels = groups.counts_in_levels(self.grouped)
         self.governed = groups.assign(self.names, list(self.grouped))
         if self.in_levels:
-            search.check_step("rewind_step", self.rewind_step, 0)
+            checks.whole("rewind_step", self.rewind_step, 0)
             given = [each.steps_per_level for each in self.grouped.values()]
             steps = max([s for s in given if s] or [self.rewind_step + 1])
             self.lottery(model, steps)
@@ -40,7 +40,7 @@ class Settings:
                 "`rewind` out, or use a schedule that counts in levels, such "
                 f"as IterativePruning; got rewind={self.rewind!r}."
             )
-        criteria.get(self.criterion, seeds.check(self.seed))
+        criteria.get(self.criterion, checks.whole("seed", self.seed, 0))
 
     @property
     def governed_names(self):

@@ -1,0 +1,48 @@
+# make run         finds winning tickets in real digits; prints where they are
+# make quick       the tests to run while working, under 5 minutes
+# make test        everything that CI runs
+# make test-slow   by hand; the last result is in docs/slow_tests.md
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHARED := $(wildcard ../shared/data)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+ifneq ($(SHARED),)
+export TFDS_DATA_DIR ?= $(abspath $(SHARED)/tfds)
+export KERAS_LOTTERY_DATA ?= $(abspath $(SHARED)/raw)
+endif
+
+.PHONY: run test quick test-slow lint format clean
+
+run: $(VENV)/installed-all
+	$(BIN)/keras-lottery run
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" --doctest-modules \
+	    --durations=15 keras_lottery tests
+
+quick: lint
+	$(BIN)/python -m pytest -q -m "not slow and not thorough" \
+	    --doctest-modules keras_lottery tests
+
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow tests
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Editable, so that the tests run what is checked out.
+$(VENV)/installed-%: setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,229 @@
+"""The page: one HTML file that says what a run found, and shows it."""
+
+import contextlib
+import html
+import os
+
+from keras_lottery.report import curves
+from keras_lottery.report import plots
+
+_COLUMNS = (
+    ("val_accuracy", "validation accuracy"),
+    ("test_accuracy", "test accuracy"),
+    ("last_test_accuracy", "test accuracy, last iteration"),
+    ("early_step", "early-stopping iteration"),
+)
+# The policy is kept by the browser: whatever slips in, nothing is loaded.
+_HEAD = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8" />
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<meta name="color-scheme" content="light dark" />
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1b1b1b; --ground: #ffffff;
+  --rule: #d5d5d5; --soft: #f3f5f7; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8e8e8;
+  --ground: #16181b; --rule: #3b3f45; --soft: #212429; }} }}
+body {{ margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }}
+main {{ max-width: 60rem; margin: 0 auto; padding: 1.5rem; }}
+.summary {{ background: var(--soft); padding: 1rem 1.25rem;
+  border-left: 4px solid #0072b2; font-size: 1.1rem; }}
+figure {{ margin: 2rem 0; }}
+svg {{ display: block; width: 100%; height: auto; }}
+figcaption {{ font-size: 0.9rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums;
+  font-size: 0.9rem; }}
+th, td {{ padding: 0.25rem 0.75rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--rule); }}
+td:nth-child(2), th:nth-child(2) {{ text-align: left; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr;
+  gap: 0.25rem 1.5rem; }}
+dt {{ font-weight: 600; }}
+dd {{ margin: 0; overflow-wrap: anywhere; }}
+</style>
+</head>
+"""
+
+
+def write(levels, path, *, title, facts):
+    """Writes the report of a run: whole, or not at all.
+
+    Equal arguments give equal bytes.
+
+    Args:
+        levels: List of dicts, one per replicate, arm and level.
+        path: Where to.
+        title: Text.
+        facts: Dict of text to text to list: command, seed, versions.
+    """
+    content = render(levels, title=title, facts=facts).encode()
+    path = os.fspath(path)
+    folder, name = os.path.split(path)
+    aside = os.path.join(folder, f".writing-{os.getpid()}-{name}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def render(levels, *, title, facts):
+    """Returns the report as HTML that loads nothing from elsewhere.
+
+    Example:
+
+    >>> "<h1>a &lt; b</h1>" in render([], title="a < b", facts={})
+    True
+    """
+    points = curves.pool(levels)
+    figure = plots.svg(plots.accuracy_and_speed(levels))
+    # Only the image's name is read aloud; the numbers are in the table.
+    figure = figure.replace(
+        "<svg ", '<svg role="img" aria-label="Both plots, as in the table" ', 1
+    )
+    return (
+        f"{_HEAD.format(title=html.escape(title))}<body>\n<main>\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        f'<p class="summary">{html.escape(summary(levels))}</p>\n'
+        f"<figure>\n{figure}"
+        f"<figcaption>{html.escape(_caption(points))}</figcaption>\n"
+        f"</figure>\n<h2>Numbers</h2>\n{_table(points)}"
+        f"<h2>How it was made</h2>\n{_facts(facts)}"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def summary(levels):
+    """Says in words what a run found, for who reads nothing else.
+
+    Args:
+        levels: List of dicts, one per replicate, arm and level.
+
+    Returns:
+        A paragraph of plain text.
+    """
+    points = curves.pool(levels)
+    dense = [p for p in points if (p.kind, p.level) == ("ticket", 0)]
+    if not dense:
+        return "There is no dense network to compare tickets with yet."
+    if not any(p.kind == "ticket" and p.level for p in points):
+        return "Only the dense network is trained; there is no ticket yet."
+    winner = curves.winning_level(levels)
+    if winner is None:
+        return (
+            "There is no winning ticket: on validation data no pruned level is "
+            f"as good as the dense network and as early ({_mean_of(dense[0])}, "
+            f"dense test accuracy {_accuracy(dense[0])})."
+        )
+    return f"{_chosen(winner)} {_verdict(winner)}"
+
+
+def _chosen(winner):
+    ticket, dense = winner.ticket, winner.dense
+    text = (
+        "The sparsest ticket no worse than the dense network, chosen on "
+        f"validation data, keeps {curves.percent(ticket.density)} % of the "
+        f"weights ({_mean_of(ticket)}, test accuracy {_accuracy(ticket)} "
+        f"against {_accuracy(dense)}, early stopping at iteration "
+        f"{ticket.early_step.mean:,.0f} against {dense.early_step.mean:,.0f})."
+    )
+    if ticket.test_accuracy.mean < dense.test_accuracy.mean:
+        text += " On test data it is worse than the dense network."
+    return text
+
+
+def _verdict(winner):
+    control = winner.control
+    if control is None or not control.test_accuracy.n:
+        return (
+            "Whether its initial weights matter is not known, as no "
+            "reinitialized control was measured: it is not called winning."
+        )
+    text = (
+        f"Reinitialized it reaches {_accuracy(control)} "
+        f"({_count(control.test_accuracy.n, 'training')}): "
+    )
+    if not winner.beats_control:
+        return f"{text}no worse, so it is not a winning ticket."
+    if control.test_accuracy.high >= winner.ticket.test_accuracy.low:
+        text += "worse on average, though single trainings overlap, so "
+    return f"{text}it is a winning ticket."
+
+
+def _caption(points):
+    return (
+        "Lines are means, bands reach from the smallest to the largest value. "
+        f"n is the number of trainings per point: {curves.trainings(points)}. "
+        "The grey line is the dense network's mean. Early stopping is where "
+        "the validation loss is lowest, found after training to the end."
+    )
+
+
+def _table(points):
+    names = "".join(f"<th>{name}</th>" for _, name in _COLUMNS)
+    rows = "".join(
+        f"<tr><td>{curves.percent(point.density)}</td>"
+        f"<td>{html.escape(curves.label(point.kind))}</td>"
+        f"{_cells(point)}<td>{point.n}</td></tr>\n"
+        for point in sorted(points, key=lambda point: point.level)
+    )
+    return (
+        "<p>Mean [smallest, largest] of n trainings.</p>\n"
+        '<div class="wide"><table>\n<thead><tr><th>kept %</th><th>arm</th>'
+        f"{names}<th>n</th></tr></thead>\n<tbody>\n{rows}</tbody>\n"
+        "</table></div>\n"
+    )
+
+
+def _cells(point):
+    steps = point.early_step
+    texts = [
+        _spread(getattr(point, metric), point.n, 100, ".2f")
+        for metric, _ in _COLUMNS[:-1]
+    ]
+    texts.append(_spread(steps, point.n, 1, ",.0f"))
+    return "".join(f"<td>{text}</td>" for text in texts)
+
+
+def _spread(spread, n, scale, form):
+    if not spread.n:
+        return "–"
+    mean, low, high = (
+        format(scale * value, form)
+        for value in (spread.mean, spread.low, spread.high)
+    )
+    fewer = f" (n = {spread.n})" if spread.n != n else ""
+    return f"{mean} [{low}, {high}]{fewer}"
+
+
+def _facts(facts):
+    items = "".join(
+        f"<dt>{html.escape(str(name))}</dt><dd>{html.escape(str(fact))}</dd>\n"
+        for name, fact in facts.items()
+    )
+    return f"<dl>\n{items}</dl>\n"
+
+
+def _accuracy(point):
+    spread = point.test_accuracy
+    return f"{100 * spread.mean:.2f} %" if spread.n else "unknown"
+
+
+def _mean_of(point):
+    return f"mean of {_count(point.n, 'replicate')}"
+
+
+def _count(n, what):
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
