@@ -24,7 +24,10 @@ def lenet(input_shape=(28, 28, 1), hidden=(300, 100), classes=10):
 
     Reference: Frankle & Carbin (2019), figure 2; LeCun et al. (1998).
     """
-    layers = [keras.Input(input_shape), keras.layers.Flatten(name="flatten")]
+    layers = [
+        keras.Input(input_shape, name="image"),
+        keras.layers.Flatten(name="flatten"),
+    ]
     for i, units in enumerate(hidden, start=1):
         layers.append(_dense(units, "relu", f"fc{i}"))
     layers.append(_dense(classes, None, "output"))

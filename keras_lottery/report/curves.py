@@ -55,7 +55,8 @@ class Winner:
         """Whether the reinitialized control is worse on test data."""
         if self.control is None:
             return False
-        return self.control.test_accuracy.mean < self.ticket.test_accuracy.mean
+        ticket, control = self.ticket.test_accuracy, self.control.test_accuracy
+        return difference(control, ticket) < 0
 
 
 def kind_of(arm):
@@ -83,7 +84,21 @@ def spread(values):
     found = [v for v in map(_number, values) if math.isfinite(v)]
     if not found:
         return Spread(math.nan, math.nan, math.nan, 0)
-    return Spread(statistics.fmean(found), min(found), max(found), len(found))
+    return Spread(statistics.mean(found), min(found), max(found), len(found))
+
+
+def difference(first, second):
+    """Returns how much larger the first mean is, where equal means give 0.
+
+    An accuracy is a count over a count, often in float32: whether two means
+    are equal must not hang on a last bit.
+
+    Example:
+
+    >>> difference(spread([0.1, 0.3]), spread([0.2]))
+    0.0
+    """
+    return round(first.mean - second.mean, 6) + 0.0
 
 
 def pool(levels):
@@ -243,11 +258,10 @@ def _no_worse(point, dense, tolerance):
         for each in (point, dense)
         for spread in (each.val_accuracy, each.early_step)
     )
-    bar = dense.val_accuracy.mean - tolerance
     return (
         complete
-        and point.val_accuracy.mean >= bar
-        and point.early_step.mean <= dense.early_step.mean
+        and difference(point.val_accuracy, dense.val_accuracy) >= -tolerance
+        and difference(point.early_step, dense.early_step) <= 0
     )
 
 

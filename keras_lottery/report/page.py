@@ -8,9 +8,9 @@ from keras_lottery.report import curves
 from keras_lottery.report import plots
 
 _COLUMNS = (
-    ("val_accuracy", "validation accuracy"),
-    ("test_accuracy", "test accuracy"),
-    ("last_test_accuracy", "test accuracy, last iteration"),
+    ("val_accuracy", "validation accuracy (%)"),
+    ("test_accuracy", "test accuracy (%)"),
+    ("last_test_accuracy", "test accuracy, last iteration (%)"),
     ("early_step", "early-stopping iteration"),
 )
 # The policy is kept by the browser: whatever slips in, nothing is loaded.
@@ -139,7 +139,7 @@ def _chosen(winner):
         f"against {_accuracy(dense)}, early stopping at iteration "
         f"{ticket.early_step.mean:,.0f} against {dense.early_step.mean:,.0f})."
     )
-    if ticket.test_accuracy.mean < dense.test_accuracy.mean:
+    if curves.difference(ticket.test_accuracy, dense.test_accuracy) < 0:
         text += " On test data it is worse than the dense network."
     return text
 

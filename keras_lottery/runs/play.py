@@ -69,7 +69,7 @@ class Table:
                 "density": ticket.density,
                 "kept": ticket.mask.kept,
                 "size": ticket.mask.size,
-                **ticket.metrics,
+                **dict(sorted(ticket.metrics.items())),
             }
         )
         self._tell(self._done, self._total, "")

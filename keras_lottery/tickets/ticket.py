@@ -186,11 +186,15 @@ def ended(model, mask):
 
 
 def config_of(model):
-    """Returns the model's Keras config, or None if it does not serialise."""
+    """Returns the model's Keras config, or None if it does not serialise.
+
+    Without how it was compiled: a ticket is of the network.
+    """
     try:
-        return keras.saving.serialize_keras_object(model)
+        config = keras.saving.serialize_keras_object(model)
     except (NotImplementedError, TypeError, ValueError):
         return None
+    return {k: v for k, v in config.items() if k != "compile_config"}
 
 
 def rebuild(ticket):

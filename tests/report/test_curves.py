@@ -197,6 +197,24 @@ def test_beats_its_reinitialized_control(control, beaten):
     assert curves.winning_level(rows).beats_control is beaten
 
 
+def test_equal_means_are_equal_whatever_their_last_bit():
+    float32 = [float(np.float32(n / 360)) for n in (345, 347, 346)]
+    rows = [
+        row("ticket", 0, 0, accuracy=float32[0]),
+        row("ticket", 0, 1, accuracy=float32[1]),
+        row("ticket", 1, 0, accuracy=float32[2]),
+        row("ticket", 1, 1, accuracy=float32[2]),
+        row("reinitialized_0", 1, 0, accuracy=float32[0]),
+        row("reinitialized_0", 1, 1, accuracy=float32[1]),
+    ]
+    assert float32[0] + float32[1] != 2 * float32[2]
+    winner = curves.winning_level(rows)
+    assert winner.ticket.level == 1
+    assert not winner.beats_control
+    swapped = [{**r, "level": 1 - r["level"]} for r in rows[:4]]
+    assert curves.winning_level(swapped).ticket.level == 1
+
+
 def test_controls_of_other_kinds_and_levels_do_not_count():
     rows = lottery((0.9, 100), (0.9, 100), (0.9, 100), shuffled_0=[0.1, 0.1])
     rows.append(row("reinitialized_0", 1, accuracy=0.1))

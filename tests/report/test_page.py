@@ -9,7 +9,7 @@ import pytest
 
 from keras_lottery.report import page
 
-EVIL = "<script>alert('x')</script>&\"--> {brace} $x_0"
+EVIL = "<script>alert('x')</script>&\"--> {brace} $x_y"
 VOID = {"meta"}
 
 

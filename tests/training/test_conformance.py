@@ -14,9 +14,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lottery.pruning.mask import Mask
-from keras_lottery.training import keras_private
 from keras_lottery.training.enforce import attach
-from keras_lottery.training.enforce import attachment
 from keras_lottery.training.enforce import detach
 from keras_lottery.training.enforce import is_attached
 
@@ -143,9 +141,7 @@ class Scattered(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates as many values as the mask keeps."""
-        self.values = self.add_weight(
-            shape=(len(self.indices),), name="values"
-        )
+        self.values = self.add_weight(shape=(len(self.indices),), name="values")
         self.bias = self.add_weight(shape=self.shape[1:], name="bias")
 
     def call(self, inputs):
