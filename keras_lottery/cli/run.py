@@ -33,6 +33,7 @@ def main(arguments):
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     require_tensorflow_backend()
+    _require_matplotlib()
     from keras_lottery.runs import directory
     from keras_lottery.runs import experiment
     from keras_lottery.runs import play
@@ -95,9 +96,19 @@ def _parse(arguments):
     return known
 
 
+def _require_matplotlib():
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "The report draws with matplotlib, which is not installed: pip "
+            "install 'keras_lottery[report]'."
+        ) from error
+
+
 def _report(chosen, run, rows, command):
-    from keras_lottery.exporting.saved_model import export
     from keras_lottery.report import page
+    from keras_lottery.report import words
     from keras_lottery.tickets.search import versions
 
     facts = {
@@ -109,45 +120,37 @@ def _report(chosen, run, rows, command):
         "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
     }
     page.write(rows, run.report_path, title=chosen.name, facts=facts)
-    print(_table(rows))
-    ticket, words = _chosen_ticket(run, rows)
-    exported = os.path.join(run.export_path, "1")
-    if not os.path.exists(exported):
-        exported = export(ticket, run.export_path, version=1)
+    level = _exported_level(rows)
     print(
-        f"{words}\n"
+        f"{words.format_table(rows)}\n\n{page.summary(rows)}\n\n"
         f"report   {run.report_path}\n"
         f"tickets  {os.path.dirname(run.ticket_path(0, 'ticket', 0))[:-1]}*\n"
-        f"export   {exported}"
+        f"export   {_export(run, level)}  (replicate 0, level {level})"
     )
 
 
-def _chosen_ticket(run, rows):
-    """Returns the ticket of replicate 0 to export, and why that one."""
-    from keras_lottery.tickets import winning
-
-    levels = sorted(
-        row["level"]
-        for row in rows
-        if row["replicate"] == 0 and row["arm"] == "ticket"
-    )
-    found = [run.ticket(0, "ticket", level) for level in levels]
-    try:
-        ticket = winning.choose(found)
-        return ticket, (
-            f"Replicate 0's winning ticket keeps {ticket.density:.1%} of the "
-            f"weights (level {ticket.level}, chosen on validation data)."
-        )
-    except ValueError:
-        best = max(found[1:], key=lambda t: t.metrics["val_accuracy"])
-        return best, (
-            "No level of replicate 0 is as good as the dense network and as "
-            f"early; exported is the most accurate one, level {best.level}."
-        )
-
-
-def _table(rows):
-    """Returns the results as text: a row per level, a column per arm."""
+def _exported_level(rows):
+    """Returns the winning level, or where there is none the most accurate."""
     from keras_lottery.report import curves
 
-    return curves.format_table(rows)
+    winner = curves.winning_level(rows)
+    if winner is not None:
+        return winner.ticket.level
+    pruned = [
+        row
+        for row in rows
+        if row["arm"] == "ticket" and row["replicate"] == 0 and row["level"]
+    ]
+    return max(pruned, key=lambda row: row["val_accuracy"])["level"]
+
+
+def _export(run, level):
+    """Exports a level of replicate 0, unless that was done before."""
+    from keras_lottery.exporting.saved_model import export
+
+    done = run.exported(level)
+    if done is not None:
+        return done
+    path = export(run.ticket(0, "ticket", level), run.export_path)
+    run.note_export(path, level)
+    return path

@@ -1,11 +1,11 @@
 """The page: one HTML file that says what a run found, and shows it."""
 
-import contextlib
 import html
-import os
 
+from keras_lottery import files
 from keras_lottery.report import curves
 from keras_lottery.report import plots
+from keras_lottery.report import words
 
 _COLUMNS = (
     ("val_accuracy", "validation accuracy (%)"),
@@ -64,19 +64,7 @@ def write(levels, path, *, title, facts):
         facts: Dict of text to text to list: command, seed, versions.
     """
     content = render(levels, title=title, facts=facts).encode()
-    path = os.fspath(path)
-    folder, name = os.path.split(path)
-    aside = os.path.join(folder, f".writing-{os.getpid()}-{name}")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
+    files.write_whole(path, content)
 
 
 def render(levels, *, title, facts):
@@ -134,7 +122,7 @@ def _chosen(winner):
     ticket, dense = winner.ticket, winner.dense
     text = (
         "The sparsest ticket no worse than the dense network, chosen on "
-        f"validation data, keeps {curves.percent(ticket.density)} % of the "
+        f"validation data, keeps {words.percent(ticket.density)} % of the "
         f"weights ({_mean_of(ticket)}, test accuracy {_accuracy(ticket)} "
         f"against {_accuracy(dense)}, early stopping at iteration "
         f"{ticket.early_step.mean:,.0f} against {dense.early_step.mean:,.0f})."
@@ -165,7 +153,7 @@ def _verdict(winner):
 def _caption(points):
     return (
         "Lines are means, bands reach from the smallest to the largest value. "
-        f"n is the number of trainings per point: {curves.trainings(points)}. "
+        f"n is the number of trainings per point: {words.trainings(points)}. "
         "The grey line is the dense network's mean. Early stopping is where "
         "the validation loss is lowest, found after training to the end."
     )
@@ -174,8 +162,8 @@ def _caption(points):
 def _table(points):
     names = "".join(f"<th>{name}</th>" for _, name in _COLUMNS)
     rows = "".join(
-        f"<tr><td>{curves.percent(point.density)}</td>"
-        f"<td>{html.escape(curves.label(point.kind))}</td>"
+        f"<tr><td>{words.percent(point.density)}</td>"
+        f"<td>{html.escape(words.label(point.kind))}</td>"
         f"{_cells(point)}<td>{point.n}</td></tr>\n"
         for point in sorted(points, key=lambda point: point.level)
     )

@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from keras_lottery.report import curves
+from keras_lottery.report import words
 
 # The page swaps it for the colour of its text, light or dark.
 INK = "#1b1b1b"
@@ -152,7 +153,7 @@ def _curve(axes, points, metric, scale, style):
         markersize=4.5,
         linestyle=dashes,
         linewidth=1.6,
-        label=f"{curves.label(points[0].kind)} (n = {curves.sample(points)})",
+        label=f"{words.label(points[0].kind)} (n = {words.sample(points)})",
     )
 
 
@@ -163,7 +164,7 @@ def _density_axis(axes, percents):
     drawn = sorted({p for p in percents if p > 0}, reverse=True)
     axes.minorticks_off()
     ticks = _apart(drawn)
-    axes.set_xticks(ticks, [curves.percent(tick / 100) for tick in ticks])
+    axes.set_xticks(ticks, [words.percent(tick / 100) for tick in ticks])
     if drawn:
         axes.set_xlim(1.12 * drawn[0], drawn[-1] / 1.12)
 

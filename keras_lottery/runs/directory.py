@@ -6,7 +6,7 @@ runs/digits-0123456789ab/
     report.html
     export/1/
     replicate_0/ticket/level_3/ticket.safetensors, metrics.csv
-    replicate_0/reinitialize_0/level_3/...
+    replicate_0/reinitialized_0/level_3/...
 """
 
 import csv
@@ -16,9 +16,9 @@ import io
 import json
 import os
 
+from keras_lottery import files
 from keras_lottery.errors import RunError
 from keras_lottery.tickets.ticket import Ticket
-from keras_lottery.tickets.ticket_file import write_whole
 
 # A longer run extends a shorter one: these are not part of its identity.
 _OUTSIDE = ("levels", "replicates")
@@ -48,7 +48,7 @@ class RunDirectory:
         try:
             os.makedirs(self.path, exist_ok=True)
             if not os.path.exists(path):
-                write_whole(path, _json(self._config))
+                files.write_whole(path, _json(self._config))
             with open(path, "rb") as file:
                 found = json.loads(file.read())
         except OSError as error:
@@ -86,12 +86,12 @@ class RunDirectory:
         where = (replicate, arm, ticket.level)
         metrics = self._level(*where, "metrics.csv")
         os.makedirs(os.path.dirname(metrics), exist_ok=True)
-        write_whole(metrics, _csv(rows))
+        files.write_whole(metrics, _csv(rows))
         ticket.save(self._level(*where, "ticket.safetensors"))
 
     def save_levels(self, rows):
         """Writes levels.csv: one row per replicate, arm and level."""
-        write_whole(self.levels_path, _csv(rows))
+        files.write_whole(self.levels_path, _csv(rows))
 
     @property
     def levels_path(self):
@@ -107,6 +107,26 @@ class RunDirectory:
     def export_path(self):
         """Directory that TF Serving can watch."""
         return self._join("export")
+
+    def exported(self, level):
+        """Returns the path of the export of a level, or None."""
+        for version, exported in self._exports().items():
+            path = os.path.join(self.export_path, version)
+            if exported == level and os.path.isdir(path):
+                return path
+        return None
+
+    def note_export(self, path, level):
+        """Notes which level an exported version is of."""
+        exports = {**self._exports(), os.path.basename(path): level}
+        files.write_whole(self._join("exports.json"), _json(exports))
+
+    def _exports(self):
+        path = self._join("exports.json")
+        if not os.path.exists(path):
+            return {}
+        with open(path, "rb") as file:
+            return json.loads(file.read())
 
     def ticket_path(self, replicate, arm, level):
         """Path of a level's ticket."""

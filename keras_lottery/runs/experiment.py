@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_lottery import checks
 from keras_lottery.pruning import schedules
+from keras_lottery.tickets import controls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Experiment:
         for name in ("levels", "steps", "batch_size", "eval_every"):
             checks.whole(name, getattr(self, name), 1)
         checks.whole("replicates", self.replicates, 1)
+        for control in self.controls:
+            controls.get(control)
         if self.steps % self.eval_every:
             raise ValueError(
                 f"steps={self.steps} must be a multiple of eval_every="
@@ -66,9 +69,9 @@ EXPERIMENTS = {
     "digits": Experiment(
         name="digits",
         data="digits",
-        levels=12,
-        steps=500,
-        eval_every=25,
+        levels=10,
+        steps=1000,
+        eval_every=50,
         replicates=2,
     ),
     # Frankle & Carbin's LeNet on Fashion-MNIST, with fewer steps.

@@ -221,7 +221,7 @@ def _ticket_arm(trainer, table, replicate):
 
 
 def _control_arm(control, found, trainer, table, replicate):
-    arm = f"{control}_0"
+    arm = f"{controls.ARMS[control]}_0"
     for ticket in found[1:]:
         table.announce(replicate, arm, ticket.level)
         done = table.directory.ticket(replicate, arm, ticket.level)

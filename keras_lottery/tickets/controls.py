@@ -109,6 +109,14 @@ CONTROLS = {
     "randomize": randomize,
 }
 
+# What a run calls the arm that trains a control.
+ARMS = {
+    "reinitialize": "reinitialized",
+    "reinitialize_signed": "reinitialized_signed",
+    "shuffle": "shuffled",
+    "randomize": "random",
+}
+
 
 def get(identifier):
     """Returns the control called `identifier`, or a callable as it is.

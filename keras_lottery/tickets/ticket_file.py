@@ -5,17 +5,16 @@ Keys: `mask/NAME` packed bits, `start/NAME` whole, `end/NAME` kept values,
 key `keras_lottery` holds the JSON, with a checksum over everything else.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from keras_lottery import files
 from keras_lottery.errors import TicketError
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets.ticket import Ticket
@@ -41,7 +40,7 @@ def write(ticket, path):
     header["checksum"] = _checksum(header, stored)
     text = json.dumps(header, sort_keys=True)
     content = safetensors.numpy.save(stored, {"keras_lottery": text})
-    write_whole(path, content)
+    files.write_whole(path, content)
 
 
 def read(path):
@@ -62,30 +61,6 @@ def read(path):
             f"{path} is not a whole ticket file ({type(error).__name__}: "
             f"{error})."
         ) from error
-
-
-def write_whole(path, content):
-    """Writes bytes so that `path` holds all of them or what it held before."""
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    handle, aside = tempfile.mkstemp(dir=folder, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-
-
-def _umask():
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _arrays(ticket):

@@ -51,7 +51,7 @@ def test_a_run_prints_a_table_and_where_things_are(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert code == 0
     for what in ("report", "export"):
-        path = re.search(rf"^{what} +(\S+)$", printed, re.M).group(1)
+        path = re.search(rf"^{what} +(\S+)", printed, re.M).group(1)
         assert os.path.exists(path)
     assert re.search(
         r"^tickets +\S+replicate_0/ticket/level_\*$", printed, re.M

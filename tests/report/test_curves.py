@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_lottery.report import curves
+from keras_lottery.report import words
 
 
 def row(arm, level, replicate=0, **measured):
@@ -237,14 +238,14 @@ def test_controls_of_other_kinds_and_levels_do_not_count():
     ],
 )
 def test_percent(fraction, text):
-    assert curves.percent(fraction) == text
+    assert words.percent(fraction) == text
 
 
 def test_format_table():
     rows = lottery((0.5, 100), (0.625, 80), shuffle_0=[0.25])
     rows.append(row("shuffle_1", 1, accuracy=0.5, early_step=200))
     rows.append(row("one_shot", 1, test_accuracy=None))
-    assert curves.format_table(rows).splitlines() == [
+    assert words.format_table(rows).splitlines() == [
         "kept %  ticket        shuffled      one_shot",
         "   100  50.00 % @100",
         "    80  62.50 % @80   37.50 % @150  –",
@@ -254,4 +255,4 @@ def test_format_table():
 
 
 def test_format_table_of_nothing():
-    assert curves.format_table([]).startswith("kept %\n")
+    assert words.format_table([]).startswith("kept %\n")

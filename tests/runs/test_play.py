@@ -60,10 +60,10 @@ def test_a_run_has_a_row_and_a_ticket_per_replicate_arm_and_level(whole):
         ("ticket", 0),
         ("ticket", 1),
         ("ticket", 2),
-        ("reinitialize_0", 1),
-        ("reinitialize_0", 2),
-        ("shuffle_0", 1),
-        ("shuffle_0", 2),
+        ("reinitialized_0", 1),
+        ("reinitialized_0", 2),
+        ("shuffled_0", 1),
+        ("shuffled_0", 2),
     ]
     for arm, level in arms:
         ticket = run.ticket(0, arm, level)
@@ -85,7 +85,7 @@ def test_the_tickets_of_a_run_start_where_it_started(whole):
     for level in (1, 2):
         start = run.ticket(0, "ticket", level).start["fc1/kernel"]
         assert (start == first).all()
-    control = run.ticket(0, "reinitialize_0", 2).start["fc1/kernel"]
+    control = run.ticket(0, "reinitialized_0", 2).start["fc1/kernel"]
     assert not (control == first).any()
 
 
