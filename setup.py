@@ -11,13 +11,13 @@ for line in (here / "keras_lottery/__init__.py").read_text().splitlines():
         exec(line, version)
 
 extras = {
-    "report": ["matplotlib>=3.8"],
+    "report": ["matplotlib>=3.9"],
     "data": ["tensorflow-datasets>=4.9.6", "importlib_resources"],
 }
 extras["all"] = sorted({each for group in extras.values() for each in group})
 extras["test"] = [
     *extras["all"],
-    "pandas>=2",
+    "pandas>=2.2",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "ruff>=0.9",
@@ -43,10 +43,10 @@ setuptools.setup(
         "absl-py>=1.4",
         "keras>=3.8",
         "ml_dtypes>=0.4",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "safetensors>=0.4.5",
         "tensorflow>=2.18",
-        "tensorflow-model-optimization>=0.8",
+        "tensorflow-model-optimization>=0.8.1",
         "tf_keras>=2.18",
     ],
     extras_require=extras,

@@ -282,7 +282,19 @@ class PrunedModel(keras.Model):
             return self.inner.metrics
         return super().metrics
 
-    def fit(self, x=None, y=None, **arguments):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        **more,
+    ):
         """Plays the lottery: a complete training per level.
 
         Takes the arguments of `keras.Model.fit`. Each level trains `epochs`
@@ -296,7 +308,16 @@ class PrunedModel(keras.Model):
             x: Arrays, a `tf.data.Dataset`, a `PyDataset` or a generator; the
                 last two need `steps_per_epoch` where the length is not known.
             y: Arrays, or None.
-            **arguments: As in `keras.Model.fit`.
+            batch_size: Rows per step, 32 by default.
+            epochs: Epochs of a whole level.
+            verbose: As in Keras; levels are announced unless 0.
+            callbacks: A list of Keras callbacks.
+            validation_split: Fraction of the arrays to validate on.
+            validation_data: What to validate on; needed for winning tickets.
+            shuffle: Whether arrays get a new order in every pass.
+            **more: `class_weight`, `sample_weight`, `initial_epoch`,
+                `steps_per_epoch`, `validation_steps`,
+                `validation_batch_size`, `validation_freq`, as in Keras.
 
         Returns:
             A Keras `History` over all levels, with columns `level` and
@@ -312,7 +333,20 @@ class PrunedModel(keras.Model):
                 "Compile the pruned model before `fit`, for example "
                 "`pruned.compile('adam', 'sparse_categorical_crossentropy')`."
             )
-        return fitting.fit(self, super().fit, x, y, **arguments)
+        return fitting.fit(
+            self,
+            super().fit,
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            **more,
+        )
 
     def winning_ticket(self, tolerance=0.0, metric=None, mode=None):
         """Returns the sparsest ticket as good as the dense network.

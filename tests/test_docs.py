@@ -1,0 +1,92 @@
+"""The documentation is run, and its numbers are those of the results."""
+
+import csv
+import pathlib
+import re
+
+import pytest
+
+import keras_lottery
+from keras_lottery.report import curves
+from keras_lottery.report import words
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+pytestmark = pytest.mark.skipif(
+    not README.exists(), reason="needs a checkout: README.md is not installed"
+)
+
+
+def rows_of(name):
+    with open(ROOT / "results" / name / "levels.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown_table(name):
+    """The table of the README, from the rows of a result."""
+    points = curves.pool(rows_of(name))
+    kinds = list(dict.fromkeys(point.kind for point in points))
+    lines = [
+        "| % of weights | " + " | ".join(kinds) + " |",
+        "|---|" + "---|" * len(kinds),
+    ]
+    for level in sorted({point.level for point in points}):
+        at = {p.kind: p for p in points if p.level == level}
+        cells = [
+            f"{at[kind].test_accuracy.mean:.2%}" if kind in at else ""
+            for kind in kinds
+        ]
+        kept = words.percent(next(iter(at.values())).density)
+        lines.append(f"| {kept} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert len(blocks) == 2
+    names = {}
+    exec("import keras; keras.utils.set_random_seed(0)", names)
+    for block in blocks:
+        exec(block, names)
+    assert (tmp_path / "serving" / "digits" / "1" / "saved_model.pb").exists()
+    assert "Multiply-adds are not time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["fashion_lenet"])
+def test_the_tables_of_the_readme_are_those_of_the_results(name):
+    assert markdown_table(name) in README.read_text()
+    assert (ROOT / "docs" / f"{name}.svg").exists()
+
+
+def test_every_public_name_is_in_the_readme():
+    text = README.read_text()
+    unexplained = {
+        "InexactMaskWarning",
+        "LayerCollapseWarning",
+        "Mask",
+        "PrunedModel",
+        "RunError",
+        "TicketError",
+        "allocation",
+        "criteria",
+    }
+    missing = [
+        name
+        for name in keras_lottery.__all__
+        if name not in unexplained and name not in text
+    ]
+    assert missing == []
+
+
+def test_the_links_of_the_documentation_lead_somewhere():
+    for path in [README, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), (path, target)
+
+
+def test_no_placeholder_is_left():
+    for path in [README, *ROOT.glob("docs/*.md")]:
+        assert not re.search(r"\{[a-z_]+\}", path.read_text()), path
