@@ -167,6 +167,8 @@ def _in_levels(pruned, training):
         optimizer=lambda: pruned.optimizer,
     )
     progress = played.progress
+    if progress.begin is None:  # nothing trained by this object yet
+        progress.level = pruned.level
     _check_can_go_on(pruned, progress, lottery)
     pruned.hold_optimizer()
     if played.after is not None:
@@ -187,9 +189,7 @@ def _in_levels(pruned, training):
             )
         return metrics
 
-    with lottery.held_rate():
-        if lottery.rewind_name == "fine_tune":
-            pruned.make_train_function(force=True)
+    with lottery.held_rate(pruned):
         attachment = pruned.attachment
         for found in search.levels(lottery, train, attachment, progress):
             played.tickets.append(found)

@@ -230,7 +230,8 @@ class PrunedModel(keras.Model):
 
     def strip(self):
         """Returns the wrapped model, zeros in place and no longer held."""
-        enforce.detach(self.inner)
+        if self.attachment.active:
+            enforce.detach(self.inner)
         return self.inner
 
     # ------------------------------------------------------------- keras.Model

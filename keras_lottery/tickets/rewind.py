@@ -108,10 +108,10 @@ def held_rate(optimizer, steps):
     """Holds the learning rate of step `steps` - 1 from then on.
 
     Fine-tuning goes on with the last learning rate, while the iteration, which
-    Adam's bias correction needs, counts on. Without an optimizer, nothing.
+    Adam's bias correction needs, counts on.
     """
     replaced = []
-    for leaf in [] if optimizer is None else keras_private.leaves(optimizer):
+    for leaf in keras_private.leaves(optimizer):
         rate = keras_private.learning_rate(leaf)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             keras_private.set_learning_rate(leaf, HeldSchedule(rate, steps - 1))

@@ -4,6 +4,7 @@
 package goes through it.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable
@@ -164,7 +165,7 @@ def _found(lottery, train, after):
         attachment.warn_if_bypassed(enforce.compiled_optimizer(model))
         return metrics
 
-    with enforce.masked(model, mask), lottery.held_rate():
+    with enforce.masked(model, mask), lottery.held_rate(model):
         attachment = enforce.attachment(model)
         yield from levels(lottery, train_level, attachment, progress)
 
@@ -249,11 +250,25 @@ class Lottery:
         """Returns the step that the training of a level starts at."""
         return self.rewind_step if level and self.rewind.starts_at_step else 0
 
-    def held_rate(self):
-        """Returns a context in which fine-tuning keeps its learning rate."""
-        held = self.rewind_name == "fine_tune" and self.optimizer() is not None
-        optimizers = self.optimizer() if held else None
-        return rewinds.held_rate(optimizers, self.steps)
+    @contextlib.contextmanager
+    def held_rate(self, trained):
+        """Keeps the last learning rate while fine-tuning; else does nothing.
+
+        Keras's training function has the learning rate of its trace built in,
+        so it is traced anew on both ends.
+
+        Args:
+            trained: The `keras.Model` whose `fit` or `train_on_batch` runs.
+        """
+        if self.rewind_name != "fine_tune" or self.optimizer() is None:
+            yield
+            return
+        try:
+            with rewinds.held_rate(self.optimizer(), self.steps):
+                trained.train_function = None
+                yield
+        finally:
+            trained.train_function = None
 
     def next_mask(self, before, progress):
         """Returns the mask of the next level, from the weights as trained."""

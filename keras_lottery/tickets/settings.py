@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_lottery import checks
+from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
@@ -40,6 +41,7 @@ class Settings:
                 "`rewind` out, or use a schedule that counts in levels, such "
                 f"as IterativePruning; got rewind={self.rewind!r}."
             )
+        allocations.get(self.allocation)
         criteria.get(self.criterion, checks.whole("seed", self.seed, 0))
 
     @property

@@ -37,15 +37,16 @@ def choose(tickets, tolerance=0.0, metric=None, mode=None):
     name = _metric(dense, metric)
     sign = 1 if (mode or _mode(name)) == "max" else -1
     bar = sign * dense.metrics[name] - tolerance
+    validated = [t for t in tickets if {name, "early_step"} <= set(t.metrics)]
     winners = [
         ticket
-        for ticket in tickets
+        for ticket in validated
         if ticket.level > 0
         and sign * ticket.metrics[name] >= bar
         and ticket.metrics["early_step"] <= dense.metrics["early_step"]
     ]
     if not winners:
-        raise ValueError(_none_wins(tickets, dense, name))
+        raise ValueError(_none_wins(validated, dense, name))
     return min(winners, key=lambda ticket: ticket.density)
 
 
@@ -72,11 +73,11 @@ def _mode(name):
     )
 
 
-def _none_wins(tickets, dense, name):
+def _none_wins(validated, dense, name):
     rows = "".join(
         f"\n  level {t.level}: {name} {t.metrics[name]:.4f} at step "
         f"{t.metrics['early_step']}"
-        for t in tickets
+        for t in validated
     )
     return (
         f"No pruned level has {name} as good as the dense network's "

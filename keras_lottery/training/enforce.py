@@ -219,7 +219,8 @@ def adopt(model, held):
     """Registers an `Attachment` that somebody else built, and returns it."""
     if is_attached(model):
         raise ValueError(
-            f"A mask is attached to {model.name!r} already: detach it first."
+            f"A mask is attached to {model.name!r} already. Let go of it "
+            "first: `pruned.strip()`, or `lottery.detach(model)`."
         )
     _ATTACHED[model] = held
     held.activate()
@@ -259,7 +260,8 @@ def masked(model, mask):
     """
     if is_attached(model):
         raise ValueError(
-            f"A mask is attached to {model.name!r} already: detach it first."
+            f"A mask is attached to {model.name!r} already. Let go of it "
+            "first: `pruned.strip()`, or `lottery.detach(model)`."
         )
     attach(model, mask)
     try:
