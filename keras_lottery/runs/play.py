@@ -34,8 +34,9 @@ def play(experiment, directory, tell=lambda done, total, text: None):
     data = image_sets.load(experiment.data)
     model = _build(experiment, data)
     test = accuracy_on(model, *data.test)
+    fresh = state.snapshot(model, model.optimizer)
     for replicate in range(experiment.replicates):
-        trainer = Trainer(experiment, data, model, test, replicate)
+        trainer = Trainer(experiment, data, model, test, fresh, replicate)
         found = list(_ticket_arm(trainer, table, replicate))
         for control in experiment.controls:
             _control_arm(control, found, trainer, table, replicate)
@@ -82,7 +83,7 @@ class Trainer:
     values, so nothing is traced anew.
     """
 
-    def __init__(self, experiment, data, model, test, replicate):
+    def __init__(self, experiment, data, model, test, fresh, replicate):
         self.experiment, self.data, self.model = experiment, data, model
         self.rows, self._test = [], test
         order = seeds.stream(experiment.seed, "data order", replicate)
@@ -96,14 +97,12 @@ class Trainer:
         self._validation = feeds.quick_to_start(
             tf.data.Dataset.from_tensors(data.validation)
         )
-        self._fresh_optimizer = state.snapshot(model, model.optimizer).optimizer
+        self._fresh = fresh
 
     def initialize(self, seed):
         """Gives the network new weights and a fresh optimizer."""
+        state.restore(self._fresh, self.model, self.model.optimizer)
         state.restore_model(initializers.draw(self.model, seed), self.model)
-        for variable in self.model.weights:
-            if variable.name == "bias":
-                variable.assign(tf.zeros_like(variable.value))
 
     def __call__(self, model, first_step, last_step):
         """Trains from one step to another; returns the metrics.
@@ -138,10 +137,7 @@ class Trainer:
     def train_control(self, control):
         """Returns an untrained ticket as trained like the others."""
         model = self.model
-        model.optimizer.learning_rate = self.experiment.learning_rate
-        state.restore(
-            state.Snapshot({}, self._fresh_optimizer), model, model.optimizer
-        )
+        state.restore(self._fresh, model, model.optimizer)
         control.restore(model, "start")
         with enforce.masked(model, control.mask):
             metrics = self(model, 0, self.experiment.steps)

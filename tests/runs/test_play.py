@@ -1,6 +1,7 @@
 """Runs: what is on disk, what is done again and what is not."""
 
 import csv
+import dataclasses
 import os
 
 import pytest
@@ -131,6 +132,16 @@ def test_what_is_done_is_not_done_again(whole, monkeypatch):
     assert files(run.path) == before
 
 
+def test_a_replicate_is_the_same_whatever_was_trained_before_it(tmp_path):
+    chosen = tiny(replicates=2, levels=1)
+    _, rows, _ = played(chosen, tmp_path / "controls")
+    bare = dataclasses.replace(chosen, controls=())
+    _, alone, _ = played(bare, tmp_path / "bare")
+    tickets = [row for row in rows if row["arm"] == "ticket"]
+    assert tickets == alone
+    assert tickets[0]["last_loss"] != tickets[2]["last_loss"]
+
+
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     whole, tmp_path, monkeypatch
 ):
@@ -149,6 +160,24 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     run, rows, _ = played(tiny(), tmp_path)
     assert rows == whole[1]
     assert files(run.path) == files(whole[0].path)
+
+
+def test_a_run_stopped_in_its_second_replicate_continues(tmp_path, monkeypatch):
+    chosen = tiny(replicates=2, levels=1)
+    expected, _, _ = played(chosen, tmp_path / "whole")
+    train, calls = play.Trainer.__call__, []
+
+    def stop_at_sixth(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 6:  # level 1 of the second ticket
+            raise KeyboardInterrupt
+        return train(self, *arguments)
+
+    monkeypatch.setattr(play.Trainer, "__call__", stop_at_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        played(chosen, tmp_path / "stopped")
+    run, _, _ = played(chosen, tmp_path / "stopped")
+    assert files(run.path) == files(expected.path)
 
 
 def test_a_longer_run_extends_a_shorter_one(whole, tmp_path):
@@ -172,7 +201,7 @@ def test_another_configuration_is_another_run():
 
 def test_the_identity_of_the_default_run_is_pinned():
     # Another value would part results from the runs they came from.
-    assert directory.identity(experiment.get("digits")) == "dd22dbe2af8e"
+    assert directory.identity(experiment.get("digits")) == "c05499152d8f"
 
 
 def test_a_changed_configuration_is_refused(whole, tmp_path):
