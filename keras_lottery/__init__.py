@@ -6,6 +6,8 @@ when it is first used.
 
 import importlib
 
+from keras_lottery import registration
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -29,7 +31,7 @@ _HOMES = {
     "load_digits": "data.digits",
     "masked": "training.enforce",
     "masked_gradients": "training.enforce",
-    "prune": "tickets.pruned_model",
+    "prune": "tickets.wrap",
 }
 _MODULES = {
     "allocation": "pruning.allocation",
@@ -49,6 +51,7 @@ def __getattr__(name):
         from keras_lottery.environment import require_tensorflow_backend
 
         require_tensorflow_backend()
+        _announce()
     module = importlib.import_module(f"keras_lottery.{home}")
     found = module if name in _MODULES else getattr(module, name)
     globals()[name] = found
@@ -57,3 +60,10 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+def _announce():
+    registration.announce("PrunedModel", lambda: __getattr__("PrunedModel"))
+
+
+_announce()

@@ -126,7 +126,7 @@ def test_files_and_functions_stay_small():
     long_files, long_functions = [], []
     for path, parts in _modules():
         text = path.read_text(encoding="utf-8")
-        if len(text.splitlines()) > 300:
+        if len(text.splitlines()) > 350:
             long_files.append("/".join(parts))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and _code_lines(node) > 40:

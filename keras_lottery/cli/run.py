@@ -109,7 +109,7 @@ def _require_matplotlib():
 def _report(chosen, run, rows, command):
     from keras_lottery.report import page
     from keras_lottery.report import words
-    from keras_lottery.tickets.search import versions
+    from keras_lottery.tickets.lottery import versions
 
     facts = {
         "command": command,

@@ -70,10 +70,11 @@ EXPERIMENTS = {
     "digits": Experiment(
         name="digits",
         data="digits",
-        levels=10,
+        levels=8,
         steps=600,
         eval_every=30,
-        learning_rate=8e-3,
+        learning_rate=5e-3,
+        replicates=3,
     ),
     # Frankle & Carbin's LeNet on Fashion-MNIST, with fewer steps.
     "fashion_lenet": Experiment(

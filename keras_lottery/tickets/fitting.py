@@ -4,16 +4,12 @@ import keras
 
 from keras_lottery import checks
 from keras_lottery import seeds
-from keras_lottery.pruning import criteria
-from keras_lottery.pruning import find
-from keras_lottery.pruning import schedules
-from keras_lottery.pruning.mask import kept
+from keras_lottery.tickets import in_place
+from keras_lottery.tickets import lottery as lotteries
 from keras_lottery.tickets import search
-from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import early_stopping
 from keras_lottery.training import feeds
-from keras_lottery.training import state
 
 
 class Played:
@@ -21,8 +17,9 @@ class Played:
 
     def __init__(self):
         self.tickets = []
-        self.progress = search.Progress()
+        self.progress = lotteries.Progress()
         self.after = None
+        self.compiled_for = None  # the optimizer that the inner model steps by
 
 
 def fit(
@@ -78,7 +75,7 @@ def fit(
         pruned, keras_fit, feed, epochs, _as_list(callbacks), arguments
     )
     training.initial_step = initial_epoch * feed.per_epoch
-    play = _in_levels if pruned.settings.in_levels else _in_place
+    play = _in_levels if pruned.settings.in_levels else in_place.play
     play(pruned, training)
     pruned.history = training.history
     return training.history
@@ -109,6 +106,7 @@ class Training:
         self._check_steps(first_step, at or {})
         steps = hooks.Steps(self.feed, self.epochs, first_step, at or {})
         curve = hooks.Curve(steps)
+        masks = hooks.Masks()
         guard = hooks.StopOnDivergence(steps, where)
         history = self.keras_fit(
             **self.feed.arguments(first_step),
@@ -118,12 +116,13 @@ class Training:
                 steps,
                 guard,
                 curve,
+                masks,
                 *before,
                 *self.callbacks,
                 hooks.CutEpoch(steps),
             ],
         )
-        self._extend(history)
+        self._extend(history, masks)
         return early_stopping.summarize(curve.rows)
 
     def announce(self):
@@ -135,12 +134,11 @@ class Training:
                 f"weights ({mask.density:.1%})"
             )
 
-    def _extend(self, history):
-        epochs = len(history.epoch)
+    def _extend(self, history, masks):
         columns = {
             **history.history,
-            "level": [self.pruned.level] * epochs,
-            "sparsity": [self.pruned.mask.sparsity] * epochs,
+            "level": masks.levels,
+            "sparsity": masks.sparsities,
         }
         self.history.epoch.extend(history.epoch)
         for name, column in columns.items():
@@ -170,6 +168,7 @@ def _in_levels(pruned, training):
     if progress.begin is None:  # nothing trained by this object yet
         progress.level = pruned.level
     _check_can_go_on(pruned, progress, lottery)
+    training.feed.arguments(lottery.first_step(1))  # refused now, or never
     pruned.hold_optimizer()
     if played.after is not None:
         progress.continue_after(played.after, lottery)
@@ -211,84 +210,6 @@ def _check_can_go_on(pruned, progress, lottery):
             "that later levels rewind to is not in a .keras file. Continue "
             "from a ticket: `pruned.continue_from(Ticket.load(path))`."
         )
-
-
-def _in_place(pruned, training):
-    """One training in which the schedules prune at their own steps."""
-    before = int(pruned.clock.numpy())
-    last = before + training.epochs.steps
-    due = _due(pruned.settings.grouped, last)
-    start, start_state = tickets.parted(
-        state.snapshot(pruned.inner).model, pruned.mask
-    )
-
-    def prune(step):
-        pruned.clock.assign(before + step)
-        if before + step in due:
-            _prune_in_place(pruned, due[before + step], start)
-
-    a_call = pruned.steps_per_execution
-    missed = [s for s in due if s > before and (s - before - 1) % a_call]
-    if missed:
-        raise ValueError(
-            f"The schedule prunes at step {missed[0]}, inside a call of "
-            f"steps_per_execution={a_call} steps. Compile with "
-            "steps_per_execution=1."
-        )
-    pruned.hold_optimizer()
-    hook = hooks.BeforeStep(prune, 0)
-    metrics = training.run(0, "training", before=[hook])
-    pruned.attachment.apply()
-    end, end_state = tickets.ended(pruned.inner, pruned.mask)
-    pruned.played.tickets.append(
-        tickets.Ticket(
-            pruned.mask,
-            start,
-            start_state,
-            end,
-            end_state,
-            pruned.level,
-            metrics,
-            {"schedule": schedules.serialize(pruned.settings.grouped)},
-            tickets.config_of(pruned.inner),
-        )
-    )
-
-
-def _due(grouped, steps):
-    """Returns {step: {pattern: sparsity}} for all prunings up to `steps`."""
-    due = {}
-    for pattern, schedule in grouped.items():
-        for step, sparsity in schedules.firings(schedule, steps).items():
-            due.setdefault(step, {})[pattern] = sparsity
-    if not due:
-        config = schedules.serialize(grouped)
-        raise ValueError(
-            f"The schedule would never prune: it fires at none of the {steps} "
-            f"steps of this training. Train longer, or change {config}."
-        )
-    return due
-
-
-def _prune_in_place(pruned, sparsities, start):
-    settings, before = pruned.settings, pruned.mask
-    budgets = []
-    for pattern, sparsity in sparsities.items():
-        names = settings.governed[pattern]
-        left = sum(before.kept_by_name[name] for name in names)
-        keep = kept(sum(before.sizes[name] for name in names), sparsity)
-        budgets.append((names, min(keep, left)))
-    scores = criteria.scores_of(
-        criteria.get(settings.criterion, settings.seed),
-        pruned.inner,
-        start,
-        settings.data,
-        before,
-    )
-    after = find.spread(scores, before, budgets, settings.allocation)
-    find.warn_of_collapse(before, after, pruned.level + 1)
-    pruned.attachment.set(after)
-    pruned.note_level(pruned.level + 1)
 
 
 def _as_list(callbacks):

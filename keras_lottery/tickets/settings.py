@@ -8,7 +8,7 @@ from keras_lottery.pruning import criteria
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
-from keras_lottery.tickets import search
+from keras_lottery.tickets import lottery
 
 
 @dataclasses.dataclass
@@ -61,7 +61,7 @@ class Settings:
 
     def lottery(self, model, steps, **more):
         """Returns the `Lottery` of levels of `steps` steps."""
-        return search.Lottery.named(
+        return lottery.Lottery.named(
             model,
             self.grouped,
             self.names,

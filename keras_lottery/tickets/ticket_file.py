@@ -73,7 +73,8 @@ def _arrays(ticket):
     }
     for prefix, values in parts.items():
         for name, value in values.items():
-            arrays[f"{prefix}/{name}"] = np.ascontiguousarray(value)
+            # Not `ascontiguousarray`, which makes scalars arrays of one.
+            arrays[f"{prefix}/{name}"] = np.asarray(value, order="C")
     return {name: arrays[name] for name in sorted(arrays)}
 
 
@@ -92,6 +93,8 @@ def _parse(content):
     if _checksum(header, stored) != claimed:
         raise TicketError("the checksum differs: the file is damaged.")
     brains = set(header["bfloat16"])
+    if not brains <= set(stored):
+        raise TicketError("it names arrays as bfloat16 that it has not.")
     arrays = {
         name: value.view(ml_dtypes.bfloat16) if name in brains else value
         for name, value in stored.items()
@@ -100,9 +103,15 @@ def _parse(content):
 
 
 def _ticket(header, arrays):
+    _check_fields(header)
     shapes = {name: tuple(shape) for name, shape in header["masks"].items()}
-    packed = {name: arrays[f"mask/{name}"] for name in shapes}
-    mask = Mask.unpack(packed, shapes)
+    for name, shape in shapes.items():
+        if not all(type(length) is int for length in shape):
+            raise TicketError(f"the shape of {name!r} is not one: {shape}.")
+    mask = Mask.unpack(_under("mask/", arrays), shapes)
+    known = ("mask/", "start/", "end/", "state/start/", "state/end/")
+    if stray := [name for name in arrays if not name.startswith(known)]:
+        raise TicketError(f"its arrays {stray} belong to nothing.")
     ticket = Ticket(
         mask,
         _under("start/", arrays),
@@ -115,8 +124,21 @@ def _ticket(header, arrays):
     return ticket
 
 
+def _check_fields(header):
+    level = header["level"]
+    if type(level) is not int or level < 0:
+        raise TicketError(f"its level is {level!r}.")
+    for name in ("metrics", "provenance", "model_config"):
+        optional = name == "model_config" and header[name] is None
+        if not optional and not isinstance(header[name], dict):
+            raise TicketError(f"its {name} is {header[name]!r}.")
+
+
 def _check_shapes(ticket):
     kept = ticket.mask.kept_by_name
+    for values in (ticket.start, ticket.end or ticket.start):
+        if set(values) != set(kept):
+            raise TicketError("its weights and its masks differ in names.")
     for name, shape in ticket.mask.shapes.items():
         if ticket.start[name].shape != shape:
             raise TicketError(f"start and mask of {name!r} differ in shape.")

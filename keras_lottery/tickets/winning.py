@@ -1,5 +1,7 @@
 """Which ticket wins: chosen on validation, never on test."""
 
+import numpy as np
+
 _DIRECTIONS = {
     "max": ("accuracy", "acc", "auc", "precision", "recall", "f1", "iou", "r2"),
     "min": ("loss", "error", "mse", "mae", "rmse", "crossentropy", "entropy"),
@@ -21,8 +23,13 @@ def choose(tickets, tolerance=0.0, metric=None, mode=None):
     Raises:
         ValueError: Nothing to compare, or no such ticket.
     """
-    if not isinstance(tolerance, (int, float)) or tolerance < 0:
-        raise ValueError(f"`tolerance` must be >= 0, got {tolerance!r}.")
+    number = isinstance(tolerance, (int, float, np.integer, np.floating))
+    if not number or isinstance(tolerance, bool) or not tolerance >= 0:
+        raise ValueError(
+            f"`tolerance` must be a number >= 0, got {tolerance!r}."
+        )
+    if mode not in (None, "max", "min"):
+        raise ValueError(f"`mode` must be 'max' or 'min', got {mode!r}.")
     dense = next((t for t in tickets if t.level == 0), None)
     if dense is None:
         raise ValueError(

@@ -88,6 +88,19 @@ class Curve(keras.callbacks.Callback):
         self.rows.append({"step": self._steps.step, **numbers})
 
 
+class Masks(keras.callbacks.Callback):
+    """Collects the level and the sparsity at the end of every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels, self.sparsities = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds both."""
+        self.levels.append(self.model.level)
+        self.sparsities.append(self.model.mask.sparsity)
+
+
 class StopOnDivergence(keras.callbacks.Callback):
     """Stops the lottery where a loss is not finite: NaNs are never pruned.
 

@@ -1,164 +1,17 @@
-"""Masks that hold: pruned weights are exactly zero after every step.
-
-Three things together (a constraint alone is inexact under clipping and leaves
-non-zeros under moving averages):
-
-1. gradients of pruned weights are zeroed before the optimizer sees them;
-2. at every mask change the pruned entries of the optimizer's slots go back to
-   the value they had when built, so that old momentum moves nothing;
-3. a constraint on the variable is the net for optimizers that move a weight
-   whose gradient is zero (Muon, ScheduleFreeAdamW) and for foreign code.
-
-With these, every Keras optimizer but Adafactor and Muon trains the kept weights
-exactly as a network that owns nothing else. Those two look at whole matrices;
-for them the zeros hold, and no more is defined.
-"""
+"""Attaching masks to a model, and letting go of them again."""
 
 import contextlib
-import warnings
 import weakref
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from keras_lottery.errors import InexactMaskWarning
 from keras_lottery.pruning import find
 from keras_lottery.pruning import weights
-from keras_lottery.pruning.mask import Mask
 from keras_lottery.training import keras_private
+from keras_lottery.training.holding import Attachment
+from keras_lottery.training.holding import zeroed_gradient
 
 _ATTACHED = weakref.WeakKeyDictionary()
-
-
-class MaskConstraint(keras.constraints.Constraint):
-    """Zeroes what the mask removes, after the user's own constraint."""
-
-    def __init__(self, mask, then=None):
-        self.mask = mask
-        self.then = then
-
-    def __call__(self, weight):
-        if self.then is not None:
-            weight = self.then(weight)
-        return zeroed(tf.convert_to_tensor(weight), self.mask)
-
-
-def zeroed(tensor, mask):
-    """Returns `tensor` with removed entries at zero.
-
-    `where`, not a product: a product keeps infinities as NaN.
-    """
-    return tf.where(mask.value, tensor, tf.zeros((), tensor.dtype))
-
-
-def zeroed_gradient(gradient, mask):
-    """Returns a gradient, dense or by rows, with removed entries at zero."""
-    if gradient is None:
-        return None
-    if isinstance(gradient, tf.IndexedSlices):
-        rows = tf.gather(mask.value, gradient.indices)
-        values = gradient.values
-        return tf.IndexedSlices(
-            tf.where(rows, values, tf.zeros((), values.dtype)),
-            gradient.indices,
-            gradient.dense_shape,
-        )
-    return zeroed(gradient, mask)
-
-
-class Attachment:
-    """The masks of a model's weights, and what holds them.
-
-    A compiled training function keeps the mask variables it was traced with.
-    So they outlive `release`, keeping everything, and serve the next
-    `activate`: nothing is traced anew.
-
-    Args:
-        variables: Dict from name to the weight's `keras.Variable`.
-        masks: Dict from the same names to bool variables.
-    """
-
-    def __init__(self, variables, masks):
-        self.variables = dict(variables)
-        self.masks = dict(masks)
-        self.active = False
-        self._optimizers = []
-        self._traced = None
-
-    def activate(self):
-        """Sets the constraints."""
-        self.active = True
-        for name, variable in self.variables.items():
-            variable.constraint = MaskConstraint(
-                self.masks[name], variable.constraint
-            )
-
-    def release(self):
-        """Lets go of weights and optimizers; the zeros stay where they are."""
-        self.active = False
-        for optimizer in self._optimizers:
-            optimizer.__dict__.pop("apply", None)
-        self._optimizers = []
-        for name, variable in self.variables.items():
-            variable.constraint = variable.constraint.then
-            self.masks[name].assign(np.ones(variable.shape, bool))
-
-    def require_own_trace(self, model):
-        """Makes Keras trace anew what it traced without these masks."""
-        if getattr(model, "train_function", None) is not self._traced:
-            model.train_function = None
-
-    def note_trace(self, model):
-        """Remembers the function that Keras traced with these masks."""
-        self._traced = getattr(model, "train_function", None)
-
-    @property
-    def mask(self):
-        """The `Mask` that holds now."""
-        return Mask({n: m.numpy().astype(bool) for n, m in self.masks.items()})
-
-    def set(self, mask):
-        """Makes `mask` hold: weights, and slots of the optimizers, follow."""
-        for name, variable in self.masks.items():
-            variable.assign(mask[name])
-        self.apply()
-
-    def apply(self):
-        """Zeroes removed weights and resets their entries in the slots."""
-        for name, variable in self.variables.items():
-            variable.assign(zeroed(variable.value, self.masks[name]))
-        for optimizer in self._optimizers:
-            if optimizer.built:
-                _reset_slots(optimizer, self.variables, self.masks)
-
-    def hold(self, optimizer):
-        """Lets `optimizer` see masked gradients only, from now on.
-
-        The method is replaced on the instance: class, configuration and
-        identity of the optimizer stay what they are.
-        """
-        if any(each is optimizer for each in self._optimizers):
-            return
-        _mask_gradients(optimizer, self.variables, self.masks)
-        self._optimizers.append(optimizer)
-        self.apply()
-
-    def warn_if_bypassed(self, optimizer):
-        """Warns if `optimizer` trained unheld and that makes a difference."""
-        if optimizer is None or any(o is optimizer for o in self._optimizers):
-            return
-        causes = sorted(set(_causes_of_inexactness(optimizer)))
-        if causes:
-            warnings.warn(
-                f"The optimizer {optimizer.name!r} was compiled after the "
-                "masks were attached and saw unmasked gradients. Zeros hold, "
-                f"but with {', '.join(causes)} the kept weights train "
-                "differently from the sub-network's. Compile before, or use "
-                "`lottery.masked_gradients`.",
-                InexactMaskWarning,
-                stacklevel=3,
-            )
 
 
 def attach(model, mask):
@@ -177,8 +30,9 @@ def attach(model, mask):
 
     Example:
 
+    >>> import numpy as np, keras_lottery as lottery
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> mask = Mask({"dense/kernel": np.eye(4, 2, dtype=bool)})
+    >>> mask = lottery.Mask({"dense/kernel": np.eye(4, 2, dtype=bool)})
     >>> attach(model, mask)
     >>> int(np.count_nonzero(model.get_weights()[0]))
     2
@@ -190,11 +44,14 @@ def attach(model, mask):
         if is_attached(model):
             detach(model)
         held = _ATTACHED[model] = _new_attachment(model, mask)
+    optimizer = compiled_optimizer(model)
     if not held.active:
         held.activate()
-        held.require_own_trace(model)
+        _exchange_functions(model, None, held)
+    elif optimizer is not None and not held.holds(optimizer):
+        # Compiled since, and perhaps traced with gradients unmasked.
+        model.train_function = None
     held.set(mask)
-    optimizer = compiled_optimizer(model)
     if optimizer is not None:
         held.hold(optimizer)
 
@@ -206,8 +63,10 @@ def detach(model):
         ValueError: No mask is attached.
     """
     held = attachment(model)
-    held.note_trace(model)
+    if not held.holds(compiled_optimizer(model)):
+        model.train_function = None
     held.release()
+    _exchange_functions(model, held, None)
 
 
 def is_attached(model):
@@ -224,6 +83,7 @@ def adopt(model, held):
         )
     _ATTACHED[model] = held
     held.activate()
+    _exchange_functions(model, None, held)
     return held
 
 
@@ -250,9 +110,10 @@ def masked(model, mask):
 
     Example:
 
+    >>> import numpy as np, keras_lottery as lottery
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> model.compile("adam", "mse")
-    >>> mask = Mask({"dense/kernel": np.eye(4, 2, dtype=bool)})
+    >>> mask = lottery.Mask({"dense/kernel": np.eye(4, 2, dtype=bool)})
     >>> with masked(model, mask):
     ...     history = model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
     >>> int(np.count_nonzero(model.get_weights()[0]))
@@ -266,7 +127,8 @@ def masked(model, mask):
     attach(model, mask)
     try:
         yield model
-        attachment(model).warn_if_bypassed(compiled_optimizer(model))
+        if is_attached(model):
+            attachment(model).warn_if_bypassed(compiled_optimizer(model))
     finally:
         if is_attached(model):
             attachment(model).apply()
@@ -288,8 +150,9 @@ def masked_gradients(gradients, model):
 
     Example:
 
+    >>> import numpy as np, tensorflow as tf, keras_lottery as lottery
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> attach(model, Mask({"dense/kernel": np.eye(4, 2, dtype=bool)}))
+    >>> attach(model, lottery.Mask({"dense/kernel": np.eye(4, 2, dtype=bool)}))
     >>> gradients = [tf.ones((4, 2)), tf.ones((2,))]
     >>> int(tf.math.count_nonzero(masked_gradients(gradients, model)[0]))
     2
@@ -316,6 +179,27 @@ def compiled_optimizer(model):
     return getattr(model, "optimizer", None)
 
 
+def _exchange_functions(model, before, now):
+    """Puts away what Keras traced so far, and brings back what fits now.
+
+    A traced function keeps the constraints and the method of the optimizer it
+    saw. But for batches of a new shape it traces anew, with whatever holds at
+    that time. So it must run only where it was made: under one attachment, or
+    (None) under no mask. What is put away stays on the model, not on the
+    attachment: it refers to the model and would keep it alive.
+    """
+    if not hasattr(model, "train_function"):
+        return
+    compiled = keras_private.compilation(model)
+    kept = vars(model).get("_lottery_functions", {})
+    kept = {**kept, before: (compiled, model.train_function)}
+    of, function = kept.get(now, (None, None))
+    model.train_function = function if of is compiled else None
+    vars(model)["_lottery_functions"] = {
+        each: kept[each] for each in (before, now) if each in kept
+    }
+
+
 def _new_attachment(model, mask):
     named = weights.by_name(model)
     return Attachment(
@@ -325,67 +209,3 @@ def _new_attachment(model, mask):
             for name in mask
         },
     )
-
-
-def _mask_gradients(optimizer, variables, masks):
-    by_key = {
-        keras_private.key(optimizer, variable): masks[name]
-        for name, variable in variables.items()
-    }
-    apply = type(optimizer).apply
-
-    def masked_apply(grads, trainable_variables=None):
-        if trainable_variables is None:
-            trained = keras_private.trained_by(optimizer)
-        else:
-            trained = trainable_variables = list(trainable_variables)
-        found = [by_key.get(keras_private.key(optimizer, v)) for v in trained]
-        grads = [
-            g if mask is None else zeroed_gradient(g, mask)
-            for g, mask in zip(grads, found, strict=True)
-        ]
-        apply(optimizer, grads, trainable_variables)
-        _zero_averages(optimizer, by_key)
-
-    optimizer.apply = masked_apply
-
-
-def _zero_averages(optimizer, by_key):
-    """Zeroes moving averages, and weights they may have overwritten.
-
-    The average of zeros is zero; of Muon's and ScheduleFreeAdamW's updates,
-    which the constraint takes back after the average has seen them, it is not.
-    """
-    for leaf in keras_private.leaves(optimizer):
-        for variable, average in keras_private.averages(leaf):
-            mask = by_key.get(keras_private.key(optimizer, variable))
-            if mask is not None:
-                average.assign(zeroed(tf.convert_to_tensor(average), mask))
-                variable.assign(zeroed(tf.convert_to_tensor(variable), mask))
-
-
-def _reset_slots(optimizer, variables, masks):
-    for leaf in keras_private.leaves(optimizer):
-        names = {
-            keras_private.key(leaf, variable): name
-            for name, variable in variables.items()
-        }
-        built = keras_private.built_values(leaf)
-        for where, index, variable, slot in keras_private.slots(leaf):
-            name = names.get(keras_private.key(leaf, variable))
-            if name is not None:
-                value = tf.convert_to_tensor(slot)
-                first = tf.cast(built[where, index], value.dtype)
-                slot.assign(tf.where(masks[name].value, value, first))
-
-
-def _causes_of_inexactness(optimizer):
-    for leaf in keras_private.leaves(optimizer):
-        if leaf.clipnorm is not None:
-            yield "clipnorm"
-        if leaf.global_clipnorm is not None:
-            yield "global_clipnorm"
-        if leaf.use_ema:
-            yield "use_ema"
-        if type(leaf).__name__ in ("Lamb", "Adafactor", "Muon"):
-            yield type(leaf).__name__

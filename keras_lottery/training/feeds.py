@@ -46,6 +46,7 @@ class ArrayFeed:
     """
 
     def __init__(self, data, batch_size, steps_per_epoch, shuffle, seed):
+        data = keras.tree.lists_to_tuples(data)  # tf.data takes no lists
         self._tensors = tf.nest.map_structure(_as_tensor, data)
         self._rows = _rows(self._tensors)
         self._batch_size = int(batch_size)
@@ -230,7 +231,10 @@ def _rows(tensors):
 
 
 def _as_tensor(array):
-    """Keras's `fit` trains float64 arrays as `floatx`; so does this."""
-    if isinstance(array, np.ndarray) and array.dtype == np.float64:
-        array = array.astype(keras.backend.floatx())
-    return tf.convert_to_tensor(array)
+    """Keras's `fit` trains floats of any kind as `floatx`; so does this."""
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    if not dtype.startswith(("float", "bfloat")):
+        return tf.convert_to_tensor(array)
+    if isinstance(array, np.ndarray):
+        array = array.astype(keras.backend.floatx(), copy=False)
+    return tf.cast(array, keras.backend.floatx())

@@ -36,7 +36,7 @@ def leaves(optimizer):
 
 def averages(leaf):
     """Returns (variable, its moving average) pairs of a leaf with EMA."""
-    if not leaf.use_ema:
+    if not leaf.use_ema or not leaf.built:
         return []
     return list(
         zip(
@@ -72,32 +72,79 @@ def built_values(leaf):
     optimizer that starts a slot as a copy of the weight finds 0, which is what
     a pruned weight is.)
     """
-    fresh = type(leaf).from_config(leaf.get_config())
-    stand_ins = [
-        keras.Variable(
-            np.zeros((1,) * len(v.shape)), dtype=v.dtype, name=v.name
-        )
-        for v in leaf._trainable_variables
-    ]
-    fresh.build(stand_ins)
+    stand_ins = [_stand_in(v) for v in leaf._trainable_variables]
     return {
         (name, index): float(slot.numpy().ravel()[0])
-        for name, index, _, slot in slots(fresh)
+        for name, index, _, slot in slots(fresh(leaf, stand_ins))
     }
+
+
+def fresh(optimizer, variables):
+    """Returns a new optimizer of the same configuration, built.
+
+    Its learning rate is not the same where that is a schedule or a function,
+    which need not have a configuration.
+
+    Args:
+        optimizer: Any Keras optimizer.
+        variables: The variables to build the new one for.
+    """
+    rates = [(leaf, learning_rate(leaf)) for leaf in leaves(optimizer)]
+    moving = [each for each in rates if not isinstance(each[1], keras.Variable)]
+    some = keras.optimizers.schedules.ExponentialDecay(0.0, 1, 1.0)
+    for leaf, _ in moving:
+        set_learning_rate(leaf, some)
+    try:
+        new = type(optimizer).from_config(optimizer.get_config())
+    finally:
+        for leaf, rate in moving:
+            set_learning_rate(leaf, rate)
+    new.build(variables)
+    return new
+
+
+def _stand_in(variable):
+    """Returns a weight of one entry under the same path: Muon goes by it."""
+    stand_in = keras.Variable(
+        np.zeros((1,) * len(variable.shape)),
+        dtype=variable.dtype,
+        name=variable.name,
+    )
+    stand_in._path = variable.path
+    return stand_in
+
+
+def variables(optimizer):
+    """Returns every variable of an optimizer, once, in a fixed order.
+
+    Inside a LossScaleOptimizer Keras forgets to track Nadam's product of
+    momenta; it is found as an attribute.
+    """
+    held = list(optimizer.variables)
+    for leaf in leaves(optimizer):
+        attributes = vars(leaf).values()
+        held.extend(v for v in attributes if isinstance(v, keras.Variable))
+    return list({id(variable): variable for variable in held}.values())
 
 
 def clock_variables(optimizer):
     """Returns the variables that say where in its schedule an optimizer is.
 
     These are its scalars: the iteration, a learning rate that callbacks set,
-    Nadam's product of momenta. The loss scale is not one of them.
+    Nadam's product of momenta. The loss scale is not one of them, and neither
+    is a slot of a weight that is itself a scalar.
     """
     return [
         variable
         for leaf in leaves(optimizer)
-        for variable in leaf.variables
+        for variable in _without_slots(leaf)
         if len(variable.shape) == 0
     ]
+
+
+def _without_slots(leaf):
+    slotted = {id(slot) for *_, slot in slots(leaf)}
+    return [v for v in variables(leaf) if id(v) not in slotted]
 
 
 def learning_rate(leaf):
@@ -108,6 +155,11 @@ def learning_rate(leaf):
 def set_learning_rate(leaf, value):
     """Replaces the learning rate, a schedule included."""
     leaf._learning_rate = value
+
+
+def compilation(model):
+    """Returns an object that every `compile` of a model makes anew."""
+    return getattr(model, "_compile_config", None)
 
 
 def compile_arguments(model):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lottery.pruning import weights
+from keras_lottery.training import keras_private
 
 
 class Snapshot(NamedTuple):
@@ -41,7 +42,24 @@ def snapshot(model, optimizer=None):
         return Snapshot(copies, None)
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
-    return Snapshot(copies, tuple(map(_copy, _variables(optimizer))))
+    return Snapshot(
+        copies, tuple(map(_copy, keras_private.variables(optimizer)))
+    )
+
+
+def first(model, optimizer=None):
+    """Returns the state of step 0 of a model that holds its first weights.
+
+    However long its optimizer has trained: the copy has fresh slots. A
+    learning rate that callbacks have set stays as it is.
+    """
+    taken = snapshot(model, optimizer)
+    if optimizer is None:
+        return taken
+    fresh = keras_private.fresh(optimizer, model.trainable_variables)
+    return taken._replace(
+        optimizer=tuple(map(_copy, keras_private.variables(fresh)))
+    )
 
 
 def restore(taken, model, optimizer=None):
@@ -52,7 +70,7 @@ def restore(taken, model, optimizer=None):
     """
     restore_model(taken.model, model)
     if optimizer is not None and taken.optimizer is not None:
-        variables = _variables(optimizer)
+        variables = keras_private.variables(optimizer)
         if len(variables) != len(taken.optimizer):
             raise ValueError(
                 f"The optimizer has {len(variables)} variables, the rewind "
@@ -64,8 +82,18 @@ def restore(taken, model, optimizer=None):
 
 
 def restore_model(values, model):
-    """Assigns `values`, a dict from name to array, to the model's variables."""
+    """Assigns `values`, a dict from name to array, to the model's variables.
+
+    Raises:
+        ValueError: The model has no variable of a name.
+    """
     variables = weights.by_name(model)
+    unknown = sorted(set(values) - set(variables))
+    if unknown:
+        raise ValueError(
+            f"{model.name!r} has no {', '.join(unknown)}: these values are of "
+            "another model."
+        )
     for name, value in values.items():
         variables[name].assign(value)
 
@@ -74,7 +102,7 @@ def restore_clock(taken, optimizer, clock):
     """Puts back those of the optimizer's variables that `clock` lists."""
     wanted = {id(variable) for variable in clock}
     for variable, value in zip(
-        _variables(optimizer), taken.optimizer, strict=True
+        keras_private.variables(optimizer), taken.optimizer, strict=True
     ):
         if id(variable) in wanted:
             variable.assign(value)
@@ -89,10 +117,6 @@ def first_not_finite(model):
             if not np.isfinite(values).all():
                 return name
     return None
-
-
-def _variables(optimizer):
-    return list({id(v): v for v in optimizer.variables}.values())
 
 
 def _copy(variable):

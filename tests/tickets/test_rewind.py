@@ -365,6 +365,28 @@ def test_continue_resets_nothing(play, plain, rewind):
     assert int(before[clock_name(before)]) == 3 * STEPS
 
 
+@pytest.mark.parametrize("rewind", ["fine_tune", "continue", "none"])
+def test_these_take_no_notice_of_the_rewind_step(play, rewind):
+    """They go back to nothing, so every level has its whole length."""
+    at_six, at_zero = play(rewind, 6), play(rewind)
+    for level in (1, 2):
+        assert len(at_six.levels[level]) == STEPS
+        same_records(at_six.levels[level], at_zero.levels[level])
+
+
+@pytest.mark.parametrize("rewind", list(rewinds.REWINDS))
+def test_removed_weights_have_no_momentum(play, rewind):
+    """After every batch, and so none that a later step could follow."""
+    played = play(rewind, 6)
+    for level in (1, 2):
+        for name, mask in played.tickets[level].mask.items():
+            slot = f"net_{name.replace('/', '_')}_momentum"
+            for values in played.levels[level]:
+                (key,) = [key for key in values if key.endswith(slot)]
+                assert not values[key][~mask].any()
+                assert values[key][mask].any()
+
+
 def test_the_start_of_continue_is_theta_0(play):
     """Only at the very end does strategy 2 put weights back."""
     played = play("continue")

@@ -221,7 +221,12 @@ class TestCustomLoop:
         model = build(optimizer=None)
         first = model.get_layer("hidden").kernel.numpy().copy()
         found = lottery.find_tickets(
-            model, train, lottery.OneShot(0.5), steps=9, rewind_step=4
+            model,
+            train,
+            lottery.OneShot(0.5),
+            steps=9,
+            rewind_step=4,
+            allocation="layerwise",
         )
         starts = [ticket.start["hidden/kernel"] for ticket in found]
         assert seen == [(0, 4), (4, 9), (4, 9)]
@@ -544,10 +549,17 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"keras.Model.*builtins.str"):
             lottery.find_tickets("net", nothing, lottery.OneShot(0.5), steps=1)
 
-    def test_steps_of_numpy(self):
-        """An int is an int, as it is for seeds and levels."""
-        found = self.find(steps=np.int64(4), rewind_step=np.int32(1))
-        assert iter(found) is found
+    def test_numbers_of_numpy(self, tmp_path):
+        """An int is an int, as it is for levels; it can be saved too."""
+        schedule = lottery.OneShot(np.float32(0.5))
+        *_, ticket = lottery.find_tickets(
+            build(None), nothing, schedule, steps=np.int64(4),
+            rewind_step=np.int32(1), seed=np.int16(3),
+        )  # fmt: skip
+        ticket.save(tmp_path / "a")
+        record = lottery.Ticket.load(tmp_path / "a").provenance
+        names = ("steps", "rewind_step", "seed")
+        assert [record[name] for name in names] == [4, 1, 3]
 
 
 class TestCollapse:

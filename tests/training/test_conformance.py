@@ -7,6 +7,7 @@ this one is not blind.
 """
 
 import inspect
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.training.enforce import attach
+from keras_lottery.training.enforce import attachment
 from keras_lottery.training.enforce import detach
 from keras_lottery.training.enforce import is_attached
 
@@ -42,7 +44,7 @@ TABLE = {
     "Nadam": ("Nadam", {"learning_rate": 0.02}),
     "Adagrad": ("Adagrad", {"learning_rate": 0.1}),
     "Adadelta": ("Adadelta", {"learning_rate": 10.0}),
-    "Adafactor": ("Adafactor", {"learning_rate": 0.05}),
+    "Adafactor": ("Adafactor", {"learning_rate": 0.05, "epsilon_1": 1e-16}),
     "Ftrl": ("Ftrl", {"learning_rate": 0.1}),
     "Lion": ("Lion", {"learning_rate": 0.005}),
     "Lamb": ("Lamb", {"learning_rate": 0.02}),
@@ -66,7 +68,6 @@ MODES = {
     "plain": {},
     "clipnorm": {"clipnorm": 0.02},
     "global_clipnorm": {"global_clipnorm": 0.05},
-    "clipvalue": {"clipvalue": 0.003},
     "weight_decay": {"weight_decay": 0.05},
     "ema": EMA,
     "ema overwritten": {**EMA, "ema_overwrite_frequency": 5},
@@ -85,11 +86,14 @@ MODES = {
         "ema_overwrite_frequency": 6,
     },
 }
+EAGER = "all of them"  # the other modes run compiled to a graph
 QUICK = [
     (name, mode)
     for name in OPTIMIZERS
     for mode in MODES
-    if mode == "all of them" or name == "Adam"
+    if mode == "plain"
+    or name == "Adam"
+    or (mode == EAGER and name in ("SGD momentum", "Lamb", "Muon"))
 ]
 
 
@@ -167,6 +171,7 @@ class Network:
             return tape.gradient(loss, self.variables)
 
         self.gradients = gradients
+        self.steps = {}
 
     def set(self, values):
         for variable, value in zip(self.variables, values, strict=True):
@@ -176,12 +181,25 @@ class Network:
     def values(self):
         return [variable.numpy() for variable in self.variables]
 
-    def train(self, optimizer, first, last, after_step=lambda: None):
+    def train(self, optimizer, first, last, mode, after_step=lambda: None):
+        """Trains; a function traced once outlives changes of the mask."""
+        if mode == EAGER:
+            step_of = self.step
+        else:
+            if not optimizer.built:
+                optimizer.build(self.variables)
+            step_of = self.steps.get(optimizer)
+            if step_of is None:
+                step_of = tf.function(self.step, autograph=False)
+                self.steps[optimizer] = step_of
         for step in range(first, last):
-            grads = self.gradients(tf.constant(step))
-            scale = optimizer.scale_loss(1.0)
-            optimizer.apply([scale * g for g in grads], self.variables)
+            step_of(optimizer, tf.constant(step))
             after_step()
+
+    def step(self, optimizer, step):
+        scale = optimizer.scale_loss(1.0)
+        grads = [scale * g for g in self.gradients(step)]
+        optimizer.apply(grads, self.variables)
 
 
 def dense_model():
@@ -229,6 +247,8 @@ class Stage:
     def reset(self):
         if is_attached(self.dense.model):
             detach(self.dense.model)
+        for network in (self.dense, self.reference, self.twin):
+            network.steps.clear()
         self.dense.set(self.start)
         self.reference.set(self.kept(self.start))
         self.twin.set(self.masked(self.start))
@@ -305,11 +325,12 @@ class Zeros:
 
 def difference(values, expected):
     """Returns the largest difference relative to the largest parameter."""
-    largest = max(np.abs(e).max() for e in expected)
-    return max(
+    largest = np.max([np.abs(e).max() for e in expected])
+    found = [
         np.abs(v - e).max() / largest
         for v, e in zip(values, expected, strict=True)
-    )
+    ]
+    return float(np.max(found))  # unlike `max`, never hides a NaN
 
 
 def has_averages(mode):
@@ -326,9 +347,9 @@ def train_both(stage, name, mode):
     optimizer, other = optimizer_of(name, mode), optimizer_of(name, mode)
     stage.hold(optimizer)
     zeros = Zeros(stage.dense, optimizer, stage.mask, has_averages(mode))
-    stage.dense.train(optimizer, 0, STEPS, zeros)
+    stage.dense.train(optimizer, 0, STEPS, mode, zeros)
     zeros.check(STEPS)
-    stage.reference.train(other, 0, STEPS)
+    stage.reference.train(other, 0, STEPS, mode)
     found = [difference(stage.kept(stage.dense.values), stage.reference.values)]
     if has_averages(mode):
         stage.dense.model.optimizer.finalize_variable_values(
@@ -359,3 +380,292 @@ def test_trains_as_a_network_that_owns_the_kept_weights_only(stage, name, mode):
     found, moved = train_both(stage, name, mode)
     assert moved > 1e-3
     assert found <= 1e-6
+
+
+@pytest.mark.parametrize(("name", "mode"), cells(WHOLE))
+def test_trains_as_masked_gradient_and_masked_result(stage, name, mode):
+    """By hand, on a twin without any mask attached."""
+    optimizer, other = optimizer_of(name, mode), optimizer_of(name, mode)
+    stage.hold(optimizer)
+    zeros = Zeros(stage.dense, optimizer, stage.mask, has_averages(mode))
+    stage.dense.train(optimizer, 0, STEPS, mode, zeros)
+    zeros.check(STEPS)
+    twin = stage.twin
+    for step in range(STEPS):
+        grads = [g.numpy() for g in twin.gradients(tf.constant(step))]
+        other.apply(
+            [tf.constant(g) for g in stage.masked(grads)], twin.variables
+        )
+        twin.set(stage.masked(twin.values))
+        averages = averages_by_variable(other, twin.variables)
+        for index, kept in zip((0, 2), stage.mask.values()):
+            if index in averages:
+                averages[index].assign(averages[index].numpy() * kept)
+    assert difference(twin.values, stage.masked(stage.start)) > 1e-3
+    # The twin runs eagerly: equal to the last bit to what does so as well.
+    bound = 0.0 if mode == EAGER else 1e-6
+    assert difference(stage.dense.values, twin.values) <= bound
+    if has_averages(mode):
+        assert (
+            difference(
+                averages_of(stage.dense, optimizer), averages_of(twin, other)
+            )
+            <= bound
+        )
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Keras's Adafactor divides 0 by 0 where a row and a column of one "
+    "kernel have no gradient: epsilon_1=1e-30 underflows when squared.",
+)
+def test_adafactor_as_it_comes_survives_an_emptied_row_and_column(stage):
+    optimizer = keras.optimizers.Adafactor(0.05)
+    stage.hold(optimizer)
+    kept = {name: kept.copy() for name, kept in stage.mask.items()}
+    kept["hidden/kernel"][3], kept["hidden/kernel"][:, 5] = False, False
+    attachment(stage.dense.model).set(Mask(kept))
+    stage.dense.train(optimizer, 0, 2, "plain")
+    assert np.isfinite(stage.dense.values[0]).all()
+
+
+# What a slot holds when built, where that is not zero.
+BUILT = {"Adagrad": {"accumulator": 0.1}, "Ftrl": {"accumulator": 0.1}}
+CHANGE = 17  # inside an accumulation of 2 and of 3 steps
+SHRINKING = ("SGD momentum", "Adagrad", "Muon", "ScheduleFreeAdamW")
+CHANGING = ("plain", "ema", "ema overwritten", "accumulation", "all of them")
+
+
+def slots_by_weight(optimizer):
+    """Yields (name, 0 or 1 for which kernel, variable), found by shape."""
+    for variable in optimizer.variables:
+        for index, shape in enumerate([(20, 16), (16, 4)]):
+            if tuple(variable.shape) == shape:
+                yield variable.name, index, variable
+
+
+def built_value(name, slot):
+    if slot.endswith("gradient_accumulator"):
+        return 0.0
+    found = [v for k, v in BUILT.get(name, {}).items() if slot.endswith(k)]
+    return found[0] if found else 0.0
+
+
+def subnetwork(stage, smaller):
+    """Returns the network that owns the dense one's kept weights only."""
+    small = Network(scattered_model(smaller), stage.x, stage.y)
+    small.set(stage.kept(stage.dense.values, smaller))
+    return small
+
+
+def transplant(optimizer, other, small, smaller):
+    """Gives `other` the state of `optimizer`, restricted to kept weights."""
+    masks = {m.shape: m for m in smaller.values()}
+    other.build(small.variables)
+    for source, target in zip(
+        optimizer.variables, other.variables, strict=True
+    ):
+        value = source.numpy()
+        if source.shape != target.shape:
+            value = value[masks[value.shape]]
+        target.assign(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        pytest.param(
+            name,
+            mode,
+            marks=[]
+            if (mode == EAGER and name in SHRINKING) or name == "Adam"
+            else pytest.mark.thorough,
+            id=f"{name}-{mode}",
+        )
+        for name in OPTIMIZERS
+        for mode in CHANGING
+    ],
+)
+def test_a_mask_that_shrinks_without_rewinding(stage, name, mode):
+    """Zeros hold, slots are fresh, and the kept weights train on exactly."""
+    optimizer = optimizer_of(name, mode)
+    stage.hold(optimizer)
+    stage.dense.train(optimizer, 0, CHANGE, mode)
+    smaller = stage.mask & random_mask(11, density=0.5)
+    before = {n: v.numpy() for n, _, v in slots_by_weight(optimizer)}
+
+    attachment(stage.dense.model).set(smaller)
+    assert attachment(stage.dense.model).mask == smaller
+    masks = list(smaller.values())
+    gone = 0
+    for slot, index, variable in slots_by_weight(optimizer):
+        value, first = variable.numpy(), np.float32(built_value(name, slot))
+        pruned = ~masks[index]
+        assert (value[pruned] == first).all()
+        assert (value[~pruned] == before[slot][~pruned]).all()
+        gone += np.count_nonzero(before[slot][pruned] != first)
+    assert gone or name == "SGD" and mode == "plain"
+
+    zeros = Zeros(stage.dense, optimizer, smaller, has_averages(mode))
+    zeros()
+    if name in EXACT:
+        small, other = subnetwork(stage, smaller), optimizer_of(name, mode)
+        transplant(optimizer, other, small, smaller)
+        start = small.values
+        small.train(other, CHANGE, CHANGE + 15, mode)
+        assert difference(small.values, start) > 1e-3
+    stage.dense.train(optimizer, CHANGE, CHANGE + 15, mode, zeros)
+    zeros.check(16)
+    if name in EXACT:
+        trained = stage.kept(stage.dense.values, smaller)
+        assert difference(trained, small.values) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("SGD momentum", "clipnorm"),
+        ("Adam", "clipnorm"),
+        ("Adam", "all of them"),
+        ("SGD momentum", "global_clipnorm"),
+        ("Adam", "global_clipnorm"),
+        ("Lamb", "plain"),
+    ],
+)
+def test_the_reference_is_not_blind(stage, name, mode):
+    """The same comparison without masked gradients: far off."""
+    optimizer, other = optimizer_of(name, mode), optimizer_of(name, mode)
+    stage.hold(optimizer)
+    stage.let_go_of_gradients(optimizer)
+    zeros = Zeros(stage.dense, optimizer, stage.mask, False)
+    stage.dense.train(optimizer, 0, STEPS, mode, zeros)
+    stage.reference.train(other, 0, STEPS, mode)
+    zeros.check(STEPS)  # the constraint alone keeps these
+    trained = stage.kept(stage.dense.values)
+    assert difference(trained, stage.reference.values) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_averages_are_not_zero_without_masked_gradients(stage, name):
+    optimizer = optimizer_of(name, "ema")
+    stage.hold(optimizer)
+    stage.let_go_of_gradients(optimizer)
+    zeros = Zeros(stage.dense, optimizer, stage.mask, True)
+    stage.dense.train(optimizer, 0, 5, "ema", zeros)
+    assert zeros.weights == [0] * 5
+    assert min(zeros.averages) > 0
+    optimizer.finalize_variable_values(stage.dense.variables)
+    assert zeros.count(stage.dense.values) > 0
+
+
+FIT_MODES = {
+    "fit": "all of them",
+    "jit": "global_clipnorm",
+    "float16": "ema overwritten",
+}
+
+
+@pytest.fixture
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(
+        "mixed_float16" if request.param == "float16" else "float32"
+    )
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+class AfterBatch(keras.callbacks.Callback):
+    """Calls a function after every batch."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.function()
+
+
+def compiled(model, start, name, how):
+    network = Network(model, start.x, start.y)
+    network.set(start.values)
+    optimizer = optimizer_of(name, FIT_MODES[how])
+    if name == "ScheduleFreeAdamW":
+        # Built by Keras's `fit`, its copy of the weights would be zeros.
+        optimizer.build(network.variables)
+    model.compile(optimizer, "mse", jit_compile=how == "jit")
+    return network
+
+
+class Start(NamedTuple):
+    values: list
+    x: np.ndarray
+    y: np.ndarray
+
+
+def fit_both(stage, name, how, epochs=7):
+    """As `train_both`, through compile and fit of new models."""
+    arguments = {
+        "x": stage.x,
+        "y": stage.y,
+        "batch_size": BATCH,
+        "epochs": epochs,
+        "shuffle": False,
+        "verbose": 0,
+    }
+    mode, steps = FIT_MODES[how], epochs * 6
+    start = Start(stage.start, stage.x, stage.y)
+    dense = compiled(dense_model(), start, name, how)
+    attach(dense.model, stage.mask)
+    optimizer = dense.model.optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (how == "float16")
+    zeros = Zeros(dense, optimizer, stage.mask, has_averages(mode))
+    dense.model.fit(**arguments, callbacks=[AfterBatch(zeros)])
+    zeros.check(steps)
+    assert zeros.count(dense.values) == 0
+    if name in WHOLE:
+        return 0.0, difference(dense.values, stage.masked(stage.start))
+    if how == "float16":
+        start = start._replace(values=stage.kept(stage.start))
+        model = scattered_model(stage.mask)
+        reference = compiled(model, start, name, how)
+        reference.model.fit(**arguments)
+    else:
+        reference, other = stage.reference, optimizer_of(name, mode)
+        reference.train(other, 0, steps, mode)
+        other.finalize_variable_values(reference.variables)
+    return (
+        difference(stage.kept(dense.values), reference.values),
+        difference(reference.values, stage.kept(stage.start)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(
+            name,
+            how,
+            marks=[]
+            if (name, how) in [("Adam", "fit"), ("Muon", "float16")]
+            else pytest.mark.thorough,
+            id=f"{name}-{how}",
+        )
+        for name in (
+            "SGD momentum",
+            "Adam",
+            "AdamW",
+            "Lion",
+            "Muon",
+            "ScheduleFreeAdamW",
+        )
+        if name in OPTIMIZERS
+        for how in FIT_MODES
+    ],
+    indirect=["policy"],
+)
+def test_fit_compiled_and_in_mixed_precision(stage, name, policy):
+    found, moved = fit_both(stage, name, policy)
+    assert moved > 1e-3
+    assert found <= (1e-3 if policy == "float16" else 1e-6)

@@ -1,0 +1,248 @@
+"""A lottery: what is played, how far it is, and what it leaves on record."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable
+from collections.abc import Mapping
+
+from keras_lottery import checks
+from keras_lottery.pruning import allocation as allocations
+from keras_lottery.pruning import criteria
+from keras_lottery.pruning import find
+from keras_lottery.pruning import groups
+from keras_lottery.pruning import schedules
+from keras_lottery.pruning import weights
+from keras_lottery.pruning.mask import kept
+from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.tickets import ticket as tickets
+from keras_lottery.training import enforce
+from keras_lottery.training import state
+
+
+@dataclasses.dataclass(frozen=True)
+class Lottery:
+    """All that decides what a search finds, checked."""
+
+    model: object
+    names: tuple
+    schedule: Mapping
+    governed: Mapping
+    steps: int
+    rewind_name: str
+    rewind: rewinds.Rewind
+    rewind_step: int
+    criterion: object
+    allocation: object
+    data: object
+    seed: int
+    optimizer: Callable
+
+    @classmethod
+    def of(cls, model, schedule, *, steps, layers=None, **choices):
+        """Returns a lottery on a model, after checking all arguments."""
+        grouped = groups.check(schedule)
+        names = list(weights.prunable(model, layers))
+        return cls.named(model, grouped, names, steps=steps, **choices)
+
+    @classmethod
+    def named(
+        cls, model, grouped, names, *, steps, rewind, rewind_step, **more
+    ):
+        """Returns a lottery on the weights `names` of a model."""
+        name = rewind or "weights"
+        if not groups.counts_in_levels(grouped):
+            raise ValueError(
+                "find_tickets needs a schedule that counts in levels: "
+                "IterativePruning, OneShot or ListedSparsities. "
+                "`lottery.prune` drives tfmot's own."
+            )
+        checks.whole("steps", steps, 1)
+        checks.whole("rewind_step", rewind_step, 0)
+        if rewind_step >= steps:
+            raise ValueError(
+                f"rewind_step={rewind_step} is not inside a level of {steps} "
+                "steps."
+            )
+        governed = groups.assign(names, list(grouped))
+        inside = {name for members in governed.values() for name in members}
+        filled = {k: s.with_steps_per_level(steps) for k, s in grouped.items()}
+        more.setdefault("optimizer", lambda: enforce.compiled_optimizer(model))
+        criteria.get(more["criterion"], checks.whole("seed", more["seed"], 0))
+        allocations.get(more["allocation"])
+        return cls(
+            model=model,
+            names=tuple(name for name in names if name in inside),
+            schedule=filled,
+            governed=governed,
+            steps=steps,
+            rewind_name=name if isinstance(name, str) else "custom",
+            rewind=rewinds.get(name),
+            rewind_step=rewind_step,
+            **more,
+        )
+
+    @property
+    def levels(self):
+        """Number of prunings."""
+        return next(iter(self.schedule.values())).levels
+
+    @property
+    def variables(self):
+        """The model's variables by name."""
+        return weights.by_name(self.model)
+
+    def snapshot(self):
+        """Returns a copy of the state that training starts from."""
+        return state.snapshot(self.model, self.optimizer())
+
+    def first_step(self, level):
+        """Returns the step that the training of a level starts at."""
+        return self.rewind_step if level and self.rewind.starts_at_step else 0
+
+    @contextlib.contextmanager
+    def held_rate(self, trained):
+        """Keeps the last learning rate while fine-tuning; else does nothing.
+
+        Keras's training function has the learning rate of its trace built in,
+        so it is traced anew on both ends.
+
+        Args:
+            trained: The `keras.Model` whose `fit` or `train_on_batch` runs.
+        """
+        if self.rewind_name != "fine_tune" or self.optimizer() is None:
+            yield
+            return
+        try:
+            with rewinds.held_rate(self.optimizer(), self.steps):
+                trained.train_function = None
+                yield
+        finally:
+            trained.train_function = None
+
+    def next_mask(self, before, progress):
+        """Returns the mask of the next level, from the weights as trained."""
+        level = progress.level + 1
+        start = {name: progress.point.model[name] for name in before}
+        scores = criteria.scores_of(
+            criteria.get(self.criterion, self.seed),
+            self.model,
+            start,
+            self.data,
+            before,
+        )
+        budgets = []
+        for pattern, names in self.governed.items():
+            size = sum(before.sizes[name] for name in names)
+            budgets.append(
+                (names, kept(size, self.schedule[pattern].sparsity(level)))
+            )
+        after = find.spread(scores, before, budgets, self.allocation)
+        find.warn_of_collapse(before, after, level)
+        return after
+
+    def ticket(self, mask, progress, metrics):
+        """Returns the ticket of a level that has just been trained."""
+        began = {
+            "point": progress.point,
+            "zero": progress.zero,
+            "level": progress.begin,
+        }[self.rewind.start] or progress.begin  # loaded models have no point
+        start, start_state = tickets.parted(began.model, mask)
+        end, end_state = tickets.ended(self.model, mask)
+        return tickets.Ticket(
+            mask=mask,
+            start=start,
+            start_state=start_state,
+            end=end,
+            end_state=end_state,
+            level=progress.level,
+            metrics=dict(metrics),
+            provenance=self.provenance(),
+            model_config=tickets.config_of(self.model),
+        )
+
+    def provenance(self):
+        """Returns what was chosen, and with which versions."""
+        return {
+            "schedule": schedules.serialize(dict(self.schedule)),
+            "steps": self.steps,
+            "rewind": self.rewind_name,
+            "rewind_step": self.rewind_step,
+            "criterion": name_of(self.criterion),
+            "allocation": name_of(self.allocation),
+            "seed": self.seed,
+            "versions": versions(),
+        }
+
+
+class Progress:
+    """How far a lottery is, and the states it goes back to.
+
+    Attributes:
+        level: The level that is, or will be, trained.
+        trained: Whether that level's training is complete.
+        zero: `Snapshot` of step 0.
+        point: `Snapshot` of the rewind step, once reached.
+        begin: `Snapshot` of where the current level began.
+    """
+
+    def __init__(self, level=0):
+        self.level, self.trained = level, False
+        self.zero = self.point = self.begin = None
+
+    def finished(self, last_level):
+        """Returns whether every level is trained."""
+        return self.trained and self.level >= last_level
+
+    def enter(self, level, begin):
+        """Notes that a level begins from a state."""
+        self.level, self.trained, self.begin = level, False, begin
+        if level == 0:
+            self.zero = begin
+
+    def capture(self, lottery):
+        """Takes the rewind point from the model as it is."""
+        self.point = lottery.snapshot()
+
+    def continue_after(self, ticket, lottery):
+        """Goes on where a lottery was when it gave `ticket`.
+
+        Raises:
+            ValueError: What the lottery rewinds to is not all in a ticket.
+        """
+        if lottery.rewind_name != "weights" or lottery.rewind_step:
+            raise ValueError(
+                "A ticket holds the weights of the rewind point, not the "
+                "optimizer's state there: only rewind='weights' with "
+                "rewind_step=0 continues from one."
+            )
+        if not ticket.end:
+            raise ValueError("Cannot continue from a ticket never trained.")
+        tickets.check_fits(
+            {**ticket.start, **ticket.start_state}, lottery.model
+        )
+        whole = {**ticket.start, **ticket.start_state}
+        state.restore_model(whole, lottery.model)
+        self.zero = self.point = state.first(lottery.model, lottery.optimizer())
+        self.level, self.trained = ticket.level, True
+        ticket.restore(lottery.model, "end")
+
+
+def name_of(choice):
+    """Returns the name of a criterion or allocation, for the record."""
+    if isinstance(choice, str):
+        return choice
+    return getattr(choice, "__name__", type(choice).__name__)
+
+
+def versions():
+    """Returns the versions of what computes."""
+    packages = ("keras_lottery", "keras", "tensorflow", "numpy")
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
