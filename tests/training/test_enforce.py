@@ -15,13 +15,13 @@ from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.training import enforce
 from keras_lottery.training import holding
-from keras_lottery.training.holding import Attachment
 from keras_lottery.training.enforce import attach
 from keras_lottery.training.enforce import attachment
 from keras_lottery.training.enforce import detach
 from keras_lottery.training.enforce import is_attached
 from keras_lottery.training.enforce import masked
 from keras_lottery.training.enforce import masked_gradients
+from keras_lottery.training.holding import Attachment
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")
