@@ -106,7 +106,8 @@ class DatasetFeed:
 
     def arguments(self, first_step):
         """Returns the arguments of Keras's `fit` for a level."""
-        done = first_step % self.per_epoch
+        length = int(self._dataset.cardinality())
+        done = first_step % length if length > 0 else first_step
         if not done:
             return {"x": self._dataset, "steps_per_epoch": self._given}
         # One endless stream: Keras keeps its iterator from epoch to epoch.

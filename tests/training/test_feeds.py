@@ -287,6 +287,17 @@ def test_a_dataset_can_start_inside_an_epoch(step):
     assert found == [2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
+@pytest.mark.parametrize(("length", "step"), [(6, 2), (6, 4), (6, 9), (-1, 9)])
+def test_epochs_of_another_length_start_where_level_0_was(length, step):
+    """Epochs of 4 of a dataset of 6, or of an endless one: step 9 is row 9."""
+    endless = [row % 6 for row in range(40)]
+    dataset = batches(6) if length > 0 else batches(6).repeat()
+    arguments = DatasetFeed(dataset, 4).arguments(step)
+    assert arguments["steps_per_epoch"] == 4
+    found = [int(b[0]) for b in arguments["x"].take(13)]
+    assert found == endless[step : step + 13]
+
+
 def test_other_inputs_start_at_epochs_only():
     source = Sequence()
     feed = KerasFeed(source, None, {"shuffle": False})
