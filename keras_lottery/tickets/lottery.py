@@ -64,6 +64,13 @@ class Lottery:
                 f"rewind_step={rewind_step} is not inside a level of {steps} "
                 "steps."
             )
+        chosen = rewinds.get(name)
+        if rewind_step and not chosen.starts_at_step:
+            raise ValueError(
+                f"rewind={name!r} goes back to no step, so rewind_step="
+                f"{rewind_step} means nothing. Leave it out, or use "
+                "rewind='weights' or 'learning_rate'."
+            )
         governed = groups.assign(names, list(grouped))
         inside = {name for members in governed.values() for name in members}
         filled = {k: s.with_steps_per_level(steps) for k, s in grouped.items()}
@@ -77,7 +84,7 @@ class Lottery:
             governed=governed,
             steps=steps,
             rewind_name=name if isinstance(name, str) else "custom",
-            rewind=rewinds.get(name),
+            rewind=chosen,
             rewind_step=rewind_step,
             **more,
         )

@@ -109,10 +109,15 @@ class DatasetFeed:
         length = int(self._dataset.cardinality())
         done = first_step % length if length > 0 else first_step
         if not done:
-            return {"x": self._dataset, "steps_per_epoch": self._given}
+            return self._arguments(self._dataset, self._given)
         # One endless stream: Keras keeps its iterator from epoch to epoch.
         stream = self._dataset.skip(done).concatenate(self._dataset.repeat())
-        return {"x": stream, "steps_per_epoch": self.per_epoch}
+        return self._arguments(stream, self.per_epoch)
+
+    @staticmethod
+    def _arguments(dataset, steps):
+        # Keras warns that it does not shuffle datasets, unless told not to.
+        return {"x": dataset, "steps_per_epoch": steps, "shuffle": False}
 
     def start_epoch(self, step):
         """Does nothing: a dataset begins where its iterator stands."""
