@@ -4,11 +4,11 @@ import keras
 
 from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
-from keras_lottery.pruning import schedules
 from keras_lottery.pruning import tables
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import fitting
 from keras_lottery.tickets import lottery
+from keras_lottery.tickets import saving
 from keras_lottery.tickets import settings
 from keras_lottery.tickets import winning
 from keras_lottery.training import enforce
@@ -314,16 +314,8 @@ class PrunedModel(keras.Model):
         Raises:
             NotImplementedError: The wrapped model has none.
         """
-        try:
-            inner = keras.saving.serialize_keras_object(self.inner)
-        except NotImplementedError as error:
-            raise NotImplementedError(
-                f"{type(self.inner).__name__} has no `get_config`, so the "
-                "pruned model cannot be saved whole. Give it one, or use "
-                "`save_weights`, or save a ticket: `pruned.tickets[-1].save`."
-            ) from error
         return {
-            "inner": inner,
+            "inner": saving.config_of(self.inner),
             "name": self.name,
             **self.settings.get_config(),
         }
@@ -331,12 +323,7 @@ class PrunedModel(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Returns the model of a configuration, its masks all ones."""
-        config = dict(config)
-        inner = keras.saving.deserialize_keras_object(
-            config.pop("inner"), custom_objects=custom_objects
-        )
-        schedule = schedules.deserialize(config.pop("schedule"), custom_objects)
-        return cls(inner, schedule, **config)
+        return cls(**saving.arguments(config, custom_objects))
 
     def _has_own_step(self):
         return type(self.inner).train_step is not keras.Model.train_step
