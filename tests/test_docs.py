@@ -60,6 +60,27 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name):
     assert (ROOT / "docs" / f"{name}.svg").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "level", "network"),
+    [
+        ("ticket", 0, "dense"),
+        ("ticket", 7, "ticket"),
+        ("reinitialized", 7, "reinitialized"),
+    ],
+)
+def test_the_mnist_figures_are_those_of_the_results(kind, level, network):
+    (point,) = [
+        point
+        for point in curves.pool(rows_of("mnist_lenet"))
+        if (point.kind, point.level) == (kind, level)
+    ]
+    row = (
+        f"| {words.percent(point.density)} | {network} | "
+        f"{point.test_accuracy.mean:.2%} | {point.early_step.mean:.0f} |"
+    )
+    assert row in README.read_text()
+
+
 def test_every_public_name_is_in_the_readme():
     text = README.read_text()
     unexplained = {
