@@ -41,7 +41,7 @@ setuptools.setup(
     },
     install_requires=[
         "absl-py>=1.4",
-        "keras>=3.8",
+        "keras>=3.13",
         "ml_dtypes>=0.4",
         "numpy>=2.0",
         "safetensors>=0.4.5",
