@@ -31,7 +31,7 @@ _HEAD = """\
   --ground: #16181b; --rule: #3b3f45; --soft: #212429; }} }}
 body {{ margin: 0; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }}
-main {{ max-width: 60rem; margin: 0 auto; padding: 1.5rem; }}
+main {{ max-width: 72rem; margin: 0 auto; padding: 1.5rem; }}
 .summary {{ background: var(--soft); padding: 1rem 1.25rem;
   border-left: 4px solid #0072b2; font-size: 1.1rem; }}
 figure {{ margin: 2rem 0; }}
