@@ -45,3 +45,7 @@ def _exit_code(command, arguments):
     except KeyboardInterrupt:
         print("\nStopped. The same command continues.", file=sys.stderr)
         return 1
+
+
+if __name__ == "__main__":
+    main()

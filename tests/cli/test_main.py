@@ -46,6 +46,16 @@ assert "tensorflow" not in sys.modules
     assert spent < 2.0  # two helps, on a machine that others use too
 
 
+def test_the_module_runs_as_the_command_does():
+    found = subprocess.run(
+        [sys.executable, "-m", "keras_lottery.cli.main", "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0
+    assert "keras-lottery run --help" in found.stdout
+
+
 def test_a_run_prints_a_table_and_where_things_are(tiny, tmp_path, capsys):
     code = run("run", f"--workdir={tmp_path}", "--levels=2", "--replicates=2")
     printed = capsys.readouterr().out
