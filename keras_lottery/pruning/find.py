@@ -71,27 +71,74 @@ def find_mask(
         (names, _keep(before, names, wanted[pattern], pattern))
         for pattern, names in governed.items()
     ]
-    criterion = criteria.get(criterion, seed)
-    scores = criteria.scores_of(criterion, model, start, data, before)
-    after = spread(scores, before, budgets, allocation)
-    warn_of_collapse(before, after, level)
-    return after
+    return prune_to(
+        budgets,
+        model,
+        before,
+        start=start,
+        criterion=criterion,
+        allocation=allocation,
+        data=data,
+        seed=seed,
+        level=level,
+    )
 
 
-def spread(scores, before, budgets, allocation):
+def prune_to(
+    budgets,
+    model,
+    before,
+    *,
+    start,
+    criterion,
+    allocation,
+    data,
+    seed,
+    level,
+):
     """Returns the mask after each group kept its budget.
 
     Args:
-        scores: Dict from name to scores.
-        before: The `Mask` so far.
         budgets: List of (names of the group, how many of its weights to
-            keep). Weights in no group stay as they are.
-        allocation: As in `find_mask`.
+            keep). A group that has fewer left keeps those.
+        model: A built `keras.Model`; it is not changed.
+        before: The `Mask` so far.
+
+    The others are as in `find_mask`.
     """
+    scores = criteria.scores_of(
+        criteria.get(criterion, seed), model, start, data, before
+    )
+    after = _spread(scores, before, budgets, allocation)
+    _warn_of_collapse(before, after, level)
+    return after
+
+
+def budgets_of(governed, sparsities, before):
+    """Returns how many weights each group keeps, at total sparsities.
+
+    Args:
+        governed: Dict from pattern to names.
+        sparsities: Dict from pattern to the fraction removed in all.
+        before: The `Mask` so far.
+
+    Returns:
+        List of (names, count), one per pattern of `sparsities`.
+    """
+    sizes = before.sizes
+    return [
+        (names, kept(sum(sizes[name] for name in names), sparsities[pattern]))
+        for pattern, names in governed.items()
+        if pattern in sparsities
+    ]
+
+
+def _spread(scores, before, budgets, allocation):
     allocate = allocations.get(allocation)
     arrays = dict(before)
     for names, keep in budgets:
         part = Mask({name: before[name] for name in names})
+        keep = min(keep, part.kept)
         found = allocate({name: scores[name] for name in names}, part, keep)
         arrays.update(_checked(found, part, keep))
     return Mask(arrays)
@@ -153,8 +200,7 @@ def _checked(found, part, keep):
     return found
 
 
-def warn_of_collapse(before, after, level):
-    """Warns of every weight that `after` empties and `before` did not."""
+def _warn_of_collapse(before, after, level):
     left = after.kept_by_name
     for name, count in before.kept_by_name.items():
         if count and not left[name]:
@@ -163,5 +209,5 @@ def warn_of_collapse(before, after, level):
                 f"{name!r} has no weight left{where}: nothing passes through "
                 "this layer. Prune less, or use allocation='layerwise'.",
                 LayerCollapseWarning,
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -5,6 +5,7 @@ All are `tfmot.sparsity.keras.PruningSchedule`s: `schedule(step)` returns
 each, and fire when a level ends: at `level * steps_per_level`.
 """
 
+import abc
 import copy
 
 import keras
@@ -26,13 +27,13 @@ class LevelSchedule(PruningSchedule):
     steps_per_level = None
 
     @property
+    @abc.abstractmethod
     def levels(self):
         """Number of prunings; level 0 is dense."""
-        raise NotImplementedError("A LevelSchedule defines `levels`.")
 
+    @abc.abstractmethod
     def sparsity(self, level):
         """Returns the total sparsity after `level` prunings."""
-        raise NotImplementedError("A LevelSchedule defines `sparsity`.")
 
     def __call__(self, step):
         """Returns whether level ends at `step`, and the sparsity from then on.

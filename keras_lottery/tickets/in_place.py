@@ -1,9 +1,7 @@
 """Schedules that prune in place: one training, pruned at its own steps."""
 
-from keras_lottery.pruning import criteria
 from keras_lottery.pruning import find
 from keras_lottery.pruning import schedules
-from keras_lottery.pruning.mask import kept
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import state
@@ -68,20 +66,17 @@ def _due(grouped, steps):
 
 def _prune_in_place(pruned, sparsities, start):
     settings, before = pruned.settings, pruned.mask
-    budgets = []
-    for pattern, sparsity in sparsities.items():
-        names = settings.governed[pattern]
-        left = sum(before.kept_by_name[name] for name in names)
-        keep = kept(sum(before.sizes[name] for name in names), sparsity)
-        budgets.append((names, min(keep, left)))
-    scores = criteria.scores_of(
-        criteria.get(settings.criterion, settings.seed),
+    level = pruned.level + 1
+    after = find.prune_to(
+        find.budgets_of(settings.governed, sparsities, before),
         pruned.inner,
-        start,
-        settings.data,
         before,
+        start=start,
+        criterion=settings.criterion,
+        allocation=settings.allocation,
+        data=settings.data,
+        seed=settings.seed,
+        level=level,
     )
-    after = find.spread(scores, before, budgets, settings.allocation)
-    find.warn_of_collapse(before, after, pruned.level + 1)
     pruned.attachment.set(after)
-    pruned.note_level(pruned.level + 1)
+    pruned.note_level(level)

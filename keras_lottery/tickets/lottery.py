@@ -13,7 +13,6 @@ from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
-from keras_lottery.pruning.mask import kept
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import enforce
@@ -130,23 +129,18 @@ class Lottery:
     def next_mask(self, before, progress):
         """Returns the mask of the next level, from the weights as trained."""
         level = progress.level + 1
-        start = {name: progress.point.model[name] for name in before}
-        scores = criteria.scores_of(
-            criteria.get(self.criterion, self.seed),
+        sparsities = groups.sparsities(self.schedule, level)
+        return find.prune_to(
+            find.budgets_of(self.governed, sparsities, before),
             self.model,
-            start,
-            self.data,
             before,
+            start={name: progress.point.model[name] for name in before},
+            criterion=self.criterion,
+            allocation=self.allocation,
+            data=self.data,
+            seed=self.seed,
+            level=level,
         )
-        budgets = []
-        for pattern, names in self.governed.items():
-            size = sum(before.sizes[name] for name in names)
-            budgets.append(
-                (names, kept(size, self.schedule[pattern].sparsity(level)))
-            )
-        after = find.spread(scores, before, budgets, self.allocation)
-        find.warn_of_collapse(before, after, level)
-        return after
 
     def ticket(self, mask, progress, metrics):
         """Returns the ticket of a level that has just been trained."""

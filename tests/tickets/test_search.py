@@ -650,3 +650,23 @@ class TestRecords:
             copies.append({n: v.copy() for n, v in ticket.end.items()})
         for ticket, copy in zip(tickets, copies):
             same_bits(ticket.end, copy)
+
+
+def test_an_allocation_that_keeps_less_than_allowed_never_has_to_revive():
+    """A structured one keeps what it can; the next level goes on from there."""
+    asked = []
+
+    def tens(scores, mask, keep):
+        asked.append((keep, mask.kept))
+        keep_tens = lottery.allocation.get("global")
+        return keep_tens(scores, mask, keep - keep % 10)
+
+    found = lottery.find_tickets(
+        build(None),
+        nothing,
+        lottery.ListedSparsities([0.5, 0.52, 0.7]),
+        steps=1,
+        allocation=tens,
+    )
+    assert [ticket.mask.kept for ticket in found] == [56, 20, 20, 10]
+    assert asked == [(28, 56), (20, 20), (17, 20)]
