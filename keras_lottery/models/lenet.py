@@ -2,8 +2,21 @@
 
 import keras
 
+from keras_lottery.models import layers
 
-def lenet(input_shape=(28, 28, 1), hidden=(300, 100), classes=10):
+# Per network: pattern of weight names -> fraction of what is left that a level
+# removes. The first match wins; weights that fit none are not pruned.
+PRUNED = {"lenet": {"output/*": 0.1, "*": 0.2}}
+
+
+def lenet(
+    input_shape=(28, 28, 1),
+    classes=10,
+    *,
+    width=1.0,
+    normalize=None,
+    hidden=(300, 100),
+):
     """Returns the fully connected network of Frankle & Carbin, untrained.
 
     Dense layers `fc1`, `fc2`, ... with ReLU and `output` with logits, all
@@ -11,11 +24,18 @@ def lenet(input_shape=(28, 28, 1), hidden=(300, 100), classes=10):
 
     Args:
         input_shape: Shape of an image.
-        hidden: Units of the hidden layers.
         classes: Number of classes.
+        width: Multiplies the units of the hidden layers.
+        normalize: None, or `(means, stds)` per channel for a first layer that
+            normalises raw images.
+        hidden: Units of the hidden layers.
 
     Returns:
         A built `keras.Sequential`.
+
+    Raises:
+        ValueError: A size that is not a whole number above 0, a `width` that
+            is not above 0, or statistics that do not fit the channels.
 
     Example:
 
@@ -24,17 +44,9 @@ def lenet(input_shape=(28, 28, 1), hidden=(300, 100), classes=10):
 
     Reference: Frankle & Carbin (2019), figure 2; LeCun et al. (1998).
     """
-    layers = [
-        keras.Input(input_shape, name="image"),
-        keras.layers.Flatten(name="flatten"),
-    ]
+    stack = layers.start(input_shape, normalize)
+    stack.append(keras.layers.Flatten(name="flatten"))
     for i, units in enumerate(hidden, start=1):
-        layers.append(_dense(units, "relu", f"fc{i}"))
-    layers.append(_dense(classes, None, "output"))
-    return keras.Sequential(layers, name="lenet")
-
-
-def _dense(units, activation, name):
-    return keras.layers.Dense(
-        units, activation, kernel_initializer="glorot_normal", name=name
-    )
+        stack.append(layers.dense(layers.scaled(units, width), f"fc{i}"))
+    stack.append(layers.dense(classes, "output", activation=None))
+    return keras.Sequential(stack, name="lenet")
