@@ -12,7 +12,7 @@ def main():
     """Writes docs/fashion_lenet.svg."""
     with open(ROOT / "results/fashion_lenet/levels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    figure = plots.accuracy_and_speed(rows)
+    figure = plots.quality_and_speed(rows)
     plots.save(figure, ROOT / "docs" / "fashion_lenet.svg")
 
 

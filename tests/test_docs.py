@@ -34,8 +34,7 @@ def markdown_table(name):
     for level in sorted({point.level for point in points}):
         at = {p.kind: p for p in points if p.level == level}
         cells = [
-            f"{at[kind].test_accuracy.mean:.2%}" if kind in at else ""
-            for kind in kinds
+            f"{at[kind].test.mean:.2%}" if kind in at else "" for kind in kinds
         ]
         kept = words.percent(next(iter(at.values())).density)
         lines.append(f"| {kept} | " + " | ".join(cells) + " |")
@@ -76,7 +75,7 @@ def test_the_mnist_figures_are_those_of_the_results(kind, level, network):
     ]
     row = (
         f"| {words.percent(point.density)} | {network} | "
-        f"{point.test_accuracy.mean:.2%} | {point.early_step.mean:.0f} |"
+        f"{point.test.mean:.2%} | {point.early_step.mean:.0f} |"
     )
     assert row in README.read_text()
 

@@ -5,9 +5,12 @@ import math
 import re
 import statistics
 
+from keras_lottery import directions
+
 # A control is a function and so a verb; what it makes is what a figure shows.
 _KINDS = {
     "ticket": "ticket",
+    "one_shot": "one_shot",
     "reinitialize": "reinitialized",
     "shuffle": "shuffled",
     "randomize": "random",
@@ -29,16 +32,18 @@ class Spread:
 class Point:
     """One kind of arm at one level: `n` trainings and what they measured.
 
-    A metric's own `n` is smaller where some of the trainings lack it.
+    The metric is at early stopping on validation and test data, and on test
+    data after the last step. Its own `n` is smaller where some of the
+    trainings lack it.
     """
 
     kind: str
     level: int
     density: float
     n: int
-    val_accuracy: Spread
-    test_accuracy: Spread
-    last_test_accuracy: Spread
+    validation: Spread
+    test: Spread
+    last_test: Spread
     early_step: Spread
 
 
@@ -49,14 +54,24 @@ class Winner:
     ticket: Point
     dense: Point
     control: Point | None
+    mode: str = "max"
 
     @property
     def beats_control(self):
         """Whether the reinitialized control is worse on test data."""
         if self.control is None:
             return False
-        ticket, control = self.ticket.test_accuracy, self.control.test_accuracy
-        return difference(control, ticket) < 0
+        return gain(self.control.test, self.ticket.test, self.mode) < 0
+
+    @property
+    def overlaps_control(self):
+        """Whether the control's best training is as good as the worst."""
+        if self.control is None:
+            return False
+        ticket, control = self.ticket.test, self.control.test
+        if self.mode == "max":
+            return control.high >= ticket.low
+        return control.low <= ticket.high
 
 
 def kind_of(arm):
@@ -67,7 +82,9 @@ def kind_of(arm):
     >>> kind_of("reinitialized_0"), kind_of("shuffle_12"), kind_of("one_shot")
     ('reinitialized', 'shuffled', 'one_shot')
     """
-    name = re.sub(r"_\d+$", "", str(arm))
+    # An arm may come from anyone's file: nothing in it steers a terminal.
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in str(arm))
+    name = re.sub(r"_\d+$", "", plain)
     return _KINDS.get(name, name)
 
 
@@ -91,21 +108,39 @@ def difference(first, second):
     """Returns how much larger the first mean is, where equal means give 0.
 
     An accuracy is a count over a count, often in float32: whether two means
-    are equal must not hang on a last bit.
+    are equal must not hang on a last bit. Six digits of the larger count, as
+    an error may be far below 1, or far above.
 
     Example:
 
     >>> difference(spread([0.1, 0.3]), spread([0.2]))
     0.0
     """
-    return round(first.mean - second.mean, 6) + 0.0
+    scale = max(abs(first.mean), abs(second.mean))
+    if not (first.n and second.n and scale):
+        return first.mean - second.mean
+    decimals = 6 - math.ceil(math.log10(scale))
+    return round(first.mean - second.mean, decimals) + 0.0
 
 
-def pool(levels):
+def gain(first, second, mode):
+    """Returns how much better the first mean is, where `mode` is better.
+
+    Example:
+
+    >>> gain(spread([0.5]), spread([0.25]), "min")
+    -0.25
+    """
+    sign = 1 if mode == "max" else -1
+    return sign * difference(first, second)
+
+
+def pool(levels, metric="accuracy"):
     """Pools rows over replicates, and over arms of the same kind.
 
     Args:
         levels: List of dicts, one per replicate, arm and level.
+        metric: Name without `val_` or `test_`.
 
     Returns:
         List of `Point`, the ticket's first, then by kind and level.
@@ -123,70 +158,78 @@ def pool(levels):
     for row in levels:
         key = kind_of(row["arm"]), int(row["level"])
         groups.setdefault(key, []).append(row)
-    points = [_point(*key, rows) for key, rows in groups.items()]
+    points = [_point(*key, rows, metric) for key, rows in groups.items()]
     return sorted(points, key=lambda point: (_rank(point.kind), point.level))
 
 
-def winning_level(levels, tolerance=0.0):
+def winning_level(levels, tolerance=0.0, metric="accuracy", mode=None):
     """Finds the sparsest ticket as good as the dense network, and as early.
 
-    Means over replicates are compared: `val_accuracy` no lower than the dense
-    one minus `tolerance`, `early_step` no later. Chosen on validation data,
-    to be reported on test data.
+    Means over replicates are compared: the metric on validation data worse
+    than the dense one by no more than `tolerance`, `early_step` no later.
+    Chosen on validation data, to be reported on test data.
 
     Args:
         levels: List of dicts, one per replicate, arm and level.
-        tolerance: How much lower the validation accuracy may be, at least 0.
+        tolerance: How much worse the metric may be, at least 0.
+        metric: Name without `val_` or `test_`.
+        mode: `"max"` or `"min"`; known for common metrics.
 
     Returns:
         A `Winner`, or None if no level is as good.
 
     Raises:
-        ValueError: A negative tolerance.
+        ValueError: A negative tolerance, or a metric whose direction is not
+            known.
     """
     if not tolerance >= 0:
         raise ValueError(f"`tolerance` must be >= 0, got {tolerance!r}.")
-    points = {(point.kind, point.level): point for point in pool(levels)}
+    mode = directions.mode_of(metric, mode)
+    points = {(p.kind, p.level): p for p in pool(levels, metric)}
     dense = points.get(("ticket", 0))
     if dense is None:
         return None
     good = [
         point
         for (kind, level), point in points.items()
-        if kind == "ticket" and level > 0 and _no_worse(point, dense, tolerance)
+        if kind == "ticket"
+        and level > 0
+        and _no_worse(point, dense, tolerance, mode)
     ]
     if not good:
         return None
     ticket = max(good, key=lambda point: point.level)
     control = points.get(("reinitialized", ticket.level))
-    return Winner(ticket, dense, control)
+    return Winner(ticket, dense, control, mode)
 
 
-def _point(kind, level, rows):
+def _point(kind, level, rows, metric):
+    columns = {
+        "validation": f"val_{metric}",
+        "test": f"test_{metric}",
+        "last_test": f"last_test_{metric}",
+        "early_step": "early_step",
+    }
     measured = {
-        name: spread(row.get(name) for row in rows)
-        for name in (
-            "val_accuracy",
-            "test_accuracy",
-            "last_test_accuracy",
-            "early_step",
-        )
+        name: spread(row.get(column) for row in rows)
+        for name, column in columns.items()
     }
     density = spread(row.get("density") for row in rows).mean
     return Point(kind, level, density, len(rows), **measured)
 
 
-def _no_worse(point, dense, tolerance):
+def _no_worse(point, dense, tolerance, mode):
     # A replicate that diverged has no numbers: a mean without it would flatter.
     complete = all(
         spread.n >= dense.n
         for each in (point, dense)
-        for spread in (each.val_accuracy, each.early_step)
+        for spread in (each.validation, each.early_step)
     )
     return (
         complete
-        and difference(point.val_accuracy, dense.val_accuracy) >= -tolerance
-        and difference(point.early_step, dense.early_step) <= 0
+        and gain(point.validation, dense.validation, mode) >= -tolerance
+        # Steps are counted, and so are their means exact.
+        and point.early_step.mean <= dense.early_step.mean
     )
 
 

@@ -1,17 +1,18 @@
 """The page: one HTML file that says what a run found, and shows it."""
 
+import functools
 import html
 
+from keras_lottery import directions
 from keras_lottery import files
 from keras_lottery.report import curves
 from keras_lottery.report import plots
 from keras_lottery.report import words
 
 _COLUMNS = (
-    ("val_accuracy", "validation accuracy (%)"),
-    ("test_accuracy", "test accuracy (%)"),
-    ("last_test_accuracy", "test accuracy, last iteration (%)"),
-    ("early_step", "early-stopping iteration"),
+    ("validation", "validation {}"),
+    ("test", "test {}"),
+    ("last_test", "test {}, last iteration"),
 )
 # The policy is kept by the browser: whatever slips in, nothing is loaded.
 _HEAD = """\
@@ -52,7 +53,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 """
 
 
-def write(levels, path, *, title, facts):
+def write(levels, path, *, title, facts, metric="accuracy", mode=None):
     """Writes the report of a run: whole, or not at all.
 
     Equal arguments give equal bytes.
@@ -62,12 +63,17 @@ def write(levels, path, *, title, facts):
         path: Where to.
         title: Text.
         facts: Dict of text to text to list: command, seed, versions.
+        metric: Name without `val_` or `test_`.
+        mode: `"max"` or `"min"`; known for common metrics.
+
+    Raises:
+        ValueError: A metric whose direction is not known.
     """
-    content = render(levels, title=title, facts=facts).encode()
-    files.write_whole(path, content)
+    content = render(levels, title=title, facts=facts, metric=metric, mode=mode)
+    files.write_whole(path, content.encode())
 
 
-def render(levels, *, title, facts):
+def render(levels, *, title, facts, metric="accuracy", mode=None):
     """Returns the report as HTML that loads nothing from elsewhere.
 
     Example:
@@ -75,77 +81,90 @@ def render(levels, *, title, facts):
     >>> "<h1>a &lt; b</h1>" in render([], title="a < b", facts={})
     True
     """
-    points = curves.pool(levels)
-    figure = plots.svg(plots.accuracy_and_speed(levels))
+    points = curves.pool(levels, metric)
+    figure = plots.svg(plots.quality_and_speed(levels, metric, mode))
     # Only the image's name is read aloud; the numbers are in the table.
     figure = figure.replace(
         "<svg ", '<svg role="img" aria-label="Both plots, as in the table" ', 1
     )
+    text = summary(levels, metric, mode)
     return (
         f"{_HEAD.format(title=html.escape(title))}<body>\n<main>\n"
         f"<h1>{html.escape(title)}</h1>\n"
-        f'<p class="summary">{html.escape(summary(levels))}</p>\n'
+        f'<p class="summary">{html.escape(text)}</p>\n'
         f"<figure>\n{figure}"
         f"<figcaption>{html.escape(_caption(points))}</figcaption>\n"
-        f"</figure>\n<h2>Numbers</h2>\n{_table(points)}"
+        f"</figure>\n<h2>Numbers</h2>\n{_table(points, metric)}"
         f"<h2>How it was made</h2>\n{_facts(facts)}"
         "</main>\n</body>\n</html>\n"
     )
 
 
-def summary(levels):
+def summary(levels, metric="accuracy", mode=None):
     """Says in words what a run found, for who reads nothing else.
 
     Args:
         levels: List of dicts, one per replicate, arm and level.
+        metric: Name without `val_` or `test_`.
+        mode: `"max"` or `"min"`; known for common metrics.
 
     Returns:
         A paragraph of plain text.
+
+    Raises:
+        ValueError: A metric whose direction is not known.
     """
-    points = curves.pool(levels)
+    mode = directions.mode_of(metric, mode)
+    points = curves.pool(levels, metric)
     dense = [p for p in points if (p.kind, p.level) == ("ticket", 0)]
     if not dense:
         return "There is no dense network to compare tickets with yet."
     if not any(p.kind == "ticket" and p.level for p in points):
         return "Only the dense network is trained; there is no ticket yet."
-    winner = curves.winning_level(levels)
+    if not dense[0].validation.n:
+        return (
+            "Which ticket wins is not known: the dense network has no "
+            f"validation {words.label(metric)}."
+        )
+    winner = curves.winning_level(levels, metric=metric, mode=mode)
     if winner is None:
         return (
             "There is no winning ticket: on validation data no pruned level is "
             f"as good as the dense network and as early ({_mean_of(dense[0])}, "
-            f"dense test accuracy {_accuracy(dense[0])})."
+            f"dense test {words.label(metric)} {_tested(dense[0], metric)})."
         )
-    return f"{_chosen(winner)} {_verdict(winner)}"
+    return f"{_chosen(winner, metric)} {_verdict(winner, metric)}"
 
 
-def _chosen(winner):
+def _chosen(winner, metric):
     ticket, dense = winner.ticket, winner.dense
     text = (
         "The sparsest ticket no worse than the dense network, chosen on "
         f"validation data, keeps {words.percent(ticket.density)} % of the "
-        f"weights ({_mean_of(ticket)}, test accuracy {_accuracy(ticket)} "
-        f"against {_accuracy(dense)}, early stopping at iteration "
-        f"{ticket.early_step.mean:,.0f} against {dense.early_step.mean:,.0f})."
+        f"weights ({_mean_of(ticket)}, test {words.label(metric)} "
+        f"{_tested(ticket, metric)} against {_tested(dense, metric)}, "
+        f"early stopping at iteration {ticket.early_step.mean:,.0f} "
+        f"against {dense.early_step.mean:,.0f})."
     )
-    if curves.difference(ticket.test_accuracy, dense.test_accuracy) < 0:
+    if curves.gain(ticket.test, dense.test, winner.mode) < 0:
         text += " On test data it is worse than the dense network."
     return text
 
 
-def _verdict(winner):
+def _verdict(winner, metric):
     control = winner.control
-    if control is None or not control.test_accuracy.n:
+    if control is None or not control.test.n:
         return (
             "Whether its initial weights matter is not known, as no "
             "reinitialized control was measured: it is not called winning."
         )
     text = (
-        f"Reinitialized it reaches {_accuracy(control)} "
-        f"({_count(control.test_accuracy.n, 'training')}): "
+        f"Reinitialized it reaches {_tested(control, metric)} "
+        f"({_count(control.test.n, 'training')}): "
     )
     if not winner.beats_control:
         return f"{text}no worse, so it is not a winning ticket."
-    if control.test_accuracy.high >= winner.ticket.test_accuracy.low:
+    if winner.overlaps_control:
         text += "worse on average, though single trainings overlap, so "
     return f"{text}it is a winning ticket."
 
@@ -159,39 +178,38 @@ def _caption(points):
     )
 
 
-def _table(points):
-    names = "".join(f"<th>{name}</th>" for _, name in _COLUMNS)
+def _table(points, metric):
+    names = [words.heading(text, metric) for _, text in _COLUMNS]
+    names.append("early-stopping iteration")
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = "".join(
         f"<tr><td>{words.percent(point.density)}</td>"
         f"<td>{html.escape(words.label(point.kind))}</td>"
-        f"{_cells(point)}<td>{point.n}</td></tr>\n"
+        f"{_cells(point, metric)}<td>{point.n}</td></tr>\n"
         for point in sorted(points, key=lambda point: point.level)
     )
     return (
         "<p>Mean [smallest, largest] of n trainings.</p>\n"
         '<div class="wide"><table>\n<thead><tr><th>kept %</th><th>arm</th>'
-        f"{names}<th>n</th></tr></thead>\n<tbody>\n{rows}</tbody>\n"
+        f"{heads}<th>n</th></tr></thead>\n<tbody>\n{rows}</tbody>\n"
         "</table></div>\n"
     )
 
 
-def _cells(point):
-    steps = point.early_step
+def _cells(point, metric):
+    digits = functools.partial(words.digits, metric=metric)
     texts = [
-        _spread(getattr(point, metric), point.n, 100, ".2f")
-        for metric, _ in _COLUMNS[:-1]
+        _spread(getattr(point, measured), point.n, digits)
+        for measured, _ in _COLUMNS
     ]
-    texts.append(_spread(steps, point.n, 1, ",.0f"))
+    texts.append(_spread(point.early_step, point.n, "{:,.0f}".format))
     return "".join(f"<td>{text}</td>" for text in texts)
 
 
-def _spread(spread, n, scale, form):
+def _spread(spread, n, written):
     if not spread.n:
         return "–"
-    mean, low, high = (
-        format(scale * value, form)
-        for value in (spread.mean, spread.low, spread.high)
-    )
+    mean, low, high = map(written, (spread.mean, spread.low, spread.high))
     fewer = f" (n = {spread.n})" if spread.n != n else ""
     return f"{mean} [{low}, {high}]{fewer}"
 
@@ -204,9 +222,9 @@ def _facts(facts):
     return f"<dl>\n{items}</dl>\n"
 
 
-def _accuracy(point):
-    spread = point.test_accuracy
-    return f"{100 * spread.mean:.2f} %" if spread.n else "unknown"
+def _tested(point, metric):
+    spread = point.test
+    return words.with_unit(spread.mean, metric) if spread.n else "unknown"
 
 
 def _mean_of(point):

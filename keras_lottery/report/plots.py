@@ -2,10 +2,12 @@
 
 import io
 import math
+import textwrap
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from keras_lottery import directions
 from keras_lottery.report import curves
 from keras_lottery.report import words
 
@@ -16,6 +18,8 @@ INK = "#1b1b1b"
 # differ too, for print without colour.
 _STYLES = {
     "ticket": ("#0072b2", "o", "-"),
+    # A colour of the spare ones, as a fifth is hard to find: its own marker.
+    "one_shot": ("#e69f00", "d", (0, (7, 1.5))),
     "reinitialized": ("#d55e00", "s", "--"),
     "shuffled": ("#009e73", "^", "-."),
     "random": ("#cc79a7", "v", ":"),
@@ -41,34 +45,45 @@ _SETTINGS = {
     "ytick.color": INK,
 }
 _TICKS = 8
+_TITLE_WIDTH = 44
 
 
-def accuracy_and_speed(levels):
-    """Draws test accuracy and early-stopping iteration against density.
+def quality_and_speed(levels, metric="accuracy", mode=None):
+    """Draws a metric on test data and the early-stopping iteration.
 
-    Lines are means over replicates and over arms of the same kind, bands
-    reach from the smallest to the largest. As in the paper the network gets
-    sparser to the right.
+    Both are drawn against density. Lines are means over replicates and over
+    arms of the same kind, bands reach from the smallest to the largest. As in
+    the paper the network gets sparser to the right.
 
     Args:
         levels: List of dicts, one per replicate, arm and level.
+        metric: Name without `val_` or `test_`.
+        mode: `"max"` or `"min"`; known for common metrics.
 
     Returns:
         A matplotlib `Figure` with two panels.
 
+    Raises:
+        ValueError: A metric whose direction is not known.
+
     Example:
 
     >>> row = {"arm": "ticket", "level": 0, "density": 1.0, "early_step": 40}
-    >>> figure = accuracy_and_speed([{**row, "test_accuracy": 0.96}])
+    >>> figure = quality_and_speed([{**row, "test_accuracy": 0.96}])
     >>> [axes.get_xscale() for axes in figure.axes]
     ['log', 'log']
     """
-    points = curves.pool(levels)
+    mode = directions.mode_of(metric, mode)
+    points = curves.pool(levels, metric)
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _panel(left, points, "test_accuracy", scale=100)
-        left.set_title("Test accuracy at early stopping (%)")
+        scale = 100 if directions.is_fraction(metric) else 1
+        _panel(left, points, "test", scale)
+        title = words.heading("Test {} at early stopping", metric)
+        left.set_title(textwrap.fill(title, _TITLE_WIDTH))
+        if mode == "min":
+            left.set_ylabel("less is better")
         _panel(right, points, "early_step")
         right.set_title("Early-stopping iteration")
         right.set_ylim(bottom=0)
@@ -110,16 +125,16 @@ def svg(figure):
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
-def _panel(axes, points, metric, scale=1):
+def _panel(axes, points, measured, scale=1):
     kinds = list(dict.fromkeys(point.kind for point in points))
     others = [kind for kind in kinds if kind not in _STYLES]
     styles = _STYLES | dict(zip(others, map(_spare, range(len(others)))))
     for kind in kinds:
         line = [point for point in points if point.kind == kind]
-        _curve(axes, line, metric, scale, styles[kind])
+        _curve(axes, line, measured, scale, styles[kind])
     dense = [p for p in points if (p.kind, p.level) == ("ticket", 0)]
     for point in dense:
-        height = scale * getattr(point, metric).mean
+        height = scale * getattr(point, measured).mean
         axes.axhline(
             height, color=INK, linewidth=0.8, alpha=0.6, label="dense network"
         )
@@ -133,9 +148,9 @@ def _spare(index):
     return color, _SPARE_MARKERS[index % len(_SPARE_MARKERS)], "-"
 
 
-def _curve(axes, points, metric, scale, style):
+def _curve(axes, points, measured, scale, style):
     color, marker, dashes = style
-    spreads = [getattr(point, metric) for point in points]
+    spreads = [getattr(point, measured) for point in points]
     percents = [100 * point.density for point in points]
     axes.fill_between(
         percents,

@@ -2,10 +2,7 @@
 
 import numpy as np
 
-_DIRECTIONS = {
-    "max": ("accuracy", "acc", "auc", "precision", "recall", "f1", "iou", "r2"),
-    "min": ("loss", "error", "mse", "mae", "rmse", "crossentropy", "entropy"),
-}
+from keras_lottery import directions
 
 
 def choose(tickets, tolerance=0.0, metric=None, mode=None):
@@ -21,15 +18,14 @@ def choose(tickets, tolerance=0.0, metric=None, mode=None):
         A `Ticket` of level 1 or more.
 
     Raises:
-        ValueError: Nothing to compare, or no such ticket.
+        ValueError: Nothing to compare, no such ticket, or a metric whose
+            direction is not known.
     """
     number = isinstance(tolerance, (int, float, np.integer, np.floating))
     if not number or isinstance(tolerance, bool) or not tolerance >= 0:
         raise ValueError(
             f"`tolerance` must be a number >= 0, got {tolerance!r}."
         )
-    if mode not in (None, "max", "min"):
-        raise ValueError(f"`mode` must be 'max' or 'min', got {mode!r}.")
     dense = next((t for t in tickets if t.level == 0), None)
     if dense is None:
         raise ValueError(
@@ -42,7 +38,7 @@ def choose(tickets, tolerance=0.0, metric=None, mode=None):
             "none: pass `validation_data` or `validation_split` to `fit`."
         )
     name = _metric(dense, metric)
-    sign = 1 if (mode or _mode(name)) == "max" else -1
+    sign = 1 if directions.mode_of(name, mode) == "max" else -1
     bar = sign * dense.metrics[name] - tolerance
     validated = [t for t in tickets if {name, "early_step"} <= set(t.metrics)]
     winners = [
@@ -68,16 +64,6 @@ def _metric(dense, metric):
             f"Unknown metric {metric!r}. Expected one of {', '.join(known)}."
         )
     return name
-
-
-def _mode(name):
-    for mode, words in _DIRECTIONS.items():
-        if name.endswith(words):
-            return mode
-    raise ValueError(
-        f"Whether more or less {name!r} is better is not known: pass "
-        "mode='max' or mode='min'."
-    )
 
 
 def _none_wins(validated, dense, name):

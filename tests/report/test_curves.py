@@ -53,6 +53,8 @@ def lottery(*tickets, **controls):
         ("one_shot", "one_shot"),
         ("reinitialize_signed_0", "reinitialize_signed"),
         ("conv2", "conv2"),
+        ("one_shot_1", "one_shot"),
+        ("\x1b[2Jred\n\ud800_0", "\ufffd[2Jred\ufffd\ufffd"),
     ],
 )
 def test_kind_of(arm, kind):
@@ -96,7 +98,7 @@ def test_pool_over_replicates_and_seeds():
     ]
     pooled = points[2]
     assert pooled.density == 0.8
-    assert pooled.test_accuracy == curves.Spread(0.5, 0.25, 0.75, 3)
+    assert pooled.test == curves.Spread(0.5, 0.25, 0.75, 3)
     assert pooled.early_step == curves.Spread(300.0, 100.0, 600.0, 3)
 
 
@@ -105,8 +107,38 @@ def test_pool_counts_only_what_was_measured():
     rows.append({"arm": "ticket", "level": 0})
     point = curves.pool(rows)[0]
     assert point.n == 3
-    assert point.test_accuracy == curves.Spread(0.9, 0.9, 0.9, 1)
+    assert point.test == curves.Spread(0.9, 0.9, 0.9, 1)
     assert point.early_step.n == 2
+
+
+def test_pool_takes_any_metric():
+    rows = [
+        row("ticket", 0, val_mae=1.0, test_mae=2.0, last_test_mae=3.0),
+        row("ticket", 0, val_mae="3", test_mae="6"),
+    ]
+    (point,) = curves.pool(rows, "mae")
+    assert point.validation == curves.Spread(2.0, 1.0, 3.0, 2)
+    assert point.test == curves.Spread(4.0, 2.0, 6.0, 2)
+    assert point.last_test == curves.Spread(3.0, 3.0, 3.0, 1)
+    (lacking,) = curves.pool(rows, "auc")
+    assert lacking.n == 2
+    assert [lacking.validation.n, lacking.test.n, lacking.last_test.n] == [
+        0
+    ] * 3
+
+
+def test_one_shot_comes_after_the_ticket():
+    arms = ["a", "random_0", "shuffle_0", "reinitialize_0", "one_shot"]
+    rows = [row(arm, 1) for arm in [*arms, "ticket", "z"]]
+    assert [point.kind for point in curves.pool(rows)] == [
+        "ticket",
+        "one_shot",
+        "reinitialized",
+        "shuffled",
+        "random",
+        "a",
+        "z",
+    ]
 
 
 def test_pool_does_not_depend_on_the_order_of_rows():
@@ -120,7 +152,7 @@ def test_pool_takes_rows_of_a_data_frame():
     frame = pandas.DataFrame(rows).to_dict("records")
     frame[1]["early_step"] = pandas.NA
     point = curves.pool(frame)[0]
-    assert point.val_accuracy == curves.Spread(0.9, 0.9, 0.9, 1)
+    assert point.validation == curves.Spread(0.9, 0.9, 0.9, 1)
     assert point.early_step.n == 1
 
 
@@ -143,6 +175,84 @@ def test_tolerance_lets_a_sparser_one_win():
 def test_a_bad_tolerance_is_refused(tolerance):
     with pytest.raises(ValueError, match="`tolerance` must be >= 0, got"):
         curves.winning_level([], tolerance)
+
+
+def mirrored(rows):
+    """The same rows with an error in place of the accuracy."""
+    return [
+        {
+            name.replace("accuracy", "mae"): -value if "acc" in name else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("tolerance", [0.0, 0.125])
+def test_an_error_is_an_accuracy_the_other_way_around(seed, tolerance):
+    draw = np.random.default_rng(seed)
+    tickets = [(draw.integers(4) / 8, draw.integers(3)) for _ in range(6)]
+    controls = list(draw.integers(4, size=5) / 8)
+    rows = lottery(*tickets, reinitialize_0=controls)
+    more = curves.winning_level(rows, tolerance)
+    less = curves.winning_level(mirrored(rows), tolerance, "mae")
+    dense, step = tickets[0]
+    good = [
+        level
+        for level, (accuracy, early) in enumerate(tickets)
+        if level and accuracy >= dense - tolerance and early <= step
+    ]
+    if not good:
+        assert more is less is None
+        return
+    beaten = controls[good[-1] - 1] < tickets[good[-1]][0]
+    for winner, mode in ((more, "max"), (less, "min")):
+        assert winner.ticket.level == good[-1]
+        assert winner.beats_control == beaten
+        assert winner.overlaps_control != beaten
+        assert winner.mode == mode
+
+
+def test_a_mode_given_is_the_mode_of_the_winner():
+    rows = lottery((0.5, 9), (0.25, 9), (0.75, 9), reinitialize_0=[0.5, 0.5])
+    assert curves.winning_level(rows).ticket.level == 2
+    winner = curves.winning_level(rows, mode="min")
+    assert winner.ticket.level == 1
+    assert winner.beats_control
+
+
+def test_a_metric_whose_direction_is_not_known_is_refused():
+    rows = [row("ticket", n, val_fluency=1.0) for n in range(2)]
+    with pytest.raises(ValueError, match="'fluency' is better is not known"):
+        curves.winning_level(rows, metric="fluency")
+    winner = curves.winning_level(rows, metric="fluency", mode="max")
+    assert winner.ticket.level == 1
+    with pytest.raises(ValueError, match="`mode` must be 'max' or 'min'"):
+        curves.winning_level(rows, mode="most")
+
+
+def test_a_metric_that_no_row_has_makes_no_winner():
+    rows = lottery((0.9, 100), (0.9, 100))
+    assert curves.winning_level(rows, metric="mae") is None
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_small_and_large_errors_are_told_apart(scale):
+    mse = [3 * scale, 3.0001 * scale, 3 * scale * (1 + 2**-24), 2 * scale]
+    rows = [
+        row("ticket", level, val_mse=value, test_mse=value)
+        for level, value in enumerate(mse)
+    ]
+    found = [
+        curves.winning_level([rows[0], each], metric="mse") for each in rows[1:]
+    ]
+    assert [winner is not None for winner in found] == [False, True, True]
+
+
+def test_the_step_is_compared_exactly():
+    rows = lottery((0.9, 1_000_000_000), (0.9, 1_000_000_001))
+    assert curves.winning_level(rows) is None
 
 
 def test_winner_is_chosen_on_means_of_replicates():
@@ -246,12 +356,59 @@ def test_format_table():
     rows.append(row("shuffle_1", 1, accuracy=0.5, early_step=200))
     rows.append(row("one_shot", 1, test_accuracy=None))
     assert words.format_table(rows).splitlines() == [
-        "kept %  ticket        shuffled      one_shot",
+        "kept %  ticket        one_shot      shuffled",
         "   100  50.00 % @100",
-        "    80  62.50 % @80   37.50 % @150  –",
+        "    80  62.50 % @80   –             37.50 % @150",
         "Test accuracy @ step of the lowest validation loss. Means; "
-        "n: ticket 1, shuffled 2, one shot 1.",
+        "n: ticket 1, one shot 1, shuffled 2.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.96, "accuracy", "96.00 %"),
+        (1.0, "auc_1", "100.00 %"),
+        (0.5, "mae", "0.5000"),
+        (0.000123456, "mae", "0.0001235"),
+        (0.0000123456, "mae", "1.235e-05"),
+        (9.99996, "mae", "10.00"),
+        (-0.25, "r2_score", "-0.2500"),
+        (1234.56, "mse", "1,235"),
+        (123456.7, "mse", "123,457"),
+        (1234567, "mse", "1.235e+06"),
+        (0, "mse", "0.000"),
+        (1e-300, "mse", "1.000e-300"),
+    ],
+)
+def test_a_metric_as_people_write_it(value, metric, text):
+    assert words.with_unit(value, metric) == text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_four_digits_are_shown(seed):
+    draw = np.random.default_rng(seed)
+    for value in 10 ** draw.uniform(-12, 12, 200):
+        shown = float(words.digits(value, "mse").replace(",", ""))
+        assert abs(shown / value - 1) <= 5.001e-4
+
+
+def test_format_table_of_another_metric():
+    rows = [row("ticket", 0, test_mae=1.5), row("ticket", 1)]
+    assert words.format_table(rows, "mae").splitlines() == [
+        "kept %  ticket",
+        "   100  1.500 @100",
+        "    80  –",
+        "Test mae @ step of the lowest validation loss. Means; n: ticket 1.",
+    ]
+    last = words.format_table(rows, "mean_absolute_error").splitlines()[-1]
+    assert last.startswith("Test mean absolute error @")
+
+
+def test_format_table_steers_no_terminal():
+    text = words.format_table([row("\x1b]0;owned\x07_0", 1)])
+    assert "\x1b" not in text
+    assert "\x07" not in text
 
 
 def test_format_table_of_nothing():

@@ -143,6 +143,77 @@ def test_summary_where_none_wins():
     )
 
 
+def as_errors(rows, metric="mean_absolute_error"):
+    """The same rows with 1 - accuracy under the name of an error."""
+    return [
+        {
+            name.replace("accuracy", metric): (
+                1 - value if "accuracy" in name and value else value
+            )
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def test_summary_of_an_error():
+    text = page.summary(as_errors(ROWS), "mean_absolute_error")
+    assert text == (
+        "The sparsest ticket no worse than the dense network, chosen on "
+        "validation data, keeps 13.5 % of the weights (mean of 2 replicates, "
+        "test mean absolute error 0.03300 against 0.04000, early stopping at "
+        "iteration 1,200 against 2,000). Reinitialized it reaches 0.05900 (4 "
+        "trainings): it is a winning ticket."
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "end"),
+    [
+        (0.94, "0.06000 (1 training): it is a winning ticket."),
+        (
+            0.961,
+            "0.03900 (1 training): worse on average, though single trainings "
+            "overlap, so it is a winning ticket.",
+        ),
+        (
+            0.98,
+            "0.02000 (1 training): no worse, so it is not a winning ticket.",
+        ),
+    ],
+)
+def test_summary_of_an_error_and_its_control(accuracy, end):
+    rows = [r for r in ROWS if r["arm"] == "ticket"]
+    rows.append(row("reinitialized_0", 2, 0, accuracy, 4000))
+    text = page.summary(as_errors(rows), "mean_absolute_error")
+    assert text.endswith(f"Reinitialized it reaches {end}")
+
+
+def test_summary_of_an_error_admits_what_test_data_says():
+    worse = "On test data it is worse than the dense network."
+    for tested, expected in ((0.2, True), (0.05, False)):
+        rows = [
+            row("ticket", 0, 0, 0.9, 100, val_mae=0.1, test_mae=0.1),
+            row("ticket", 1, 0, 0.9, 100, val_mae=0.1, test_mae=tested),
+        ]
+        assert (worse in page.summary(rows, "mae")) is expected
+
+
+def test_summary_goes_by_the_mode_given():
+    rows = as_errors(ROWS, "fluency")
+    assert "it is a winning ticket" in page.summary(rows, "fluency", "min")
+    assert "no winning ticket" in page.summary(rows, "fluency", "max")
+    with pytest.raises(ValueError, match="'fluency' is better is not known"):
+        page.summary(rows, "fluency")
+
+
+def test_summary_claims_nothing_of_a_metric_that_was_not_measured():
+    assert page.summary(ROWS, "mean_absolute_error") == (
+        "Which ticket wins is not known: the dense network has no validation "
+        "mean absolute error."
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "start"),
     [
@@ -166,6 +237,55 @@ def test_table():
         ["13.5", "reinitialized", *["94.10 [93.00, 95.20]"] * 3]
         + ["4,100 [4,000, 4,400]", "4"],
     ]
+
+
+def heads(text):
+    return re.findall(r"<th>(.*?)</th>", text)
+
+
+def test_heads_name_the_metric():
+    assert heads(render()) == [
+        "kept %",
+        "arm",
+        "validation accuracy (%)",
+        "test accuracy (%)",
+        "test accuracy, last iteration (%)",
+        "early-stopping iteration",
+        "n",
+    ]
+
+
+def test_table_of_an_error():
+    text = page.render(
+        as_errors(ROWS), title="", facts={}, metric="mean_absolute_error"
+    )
+    assert heads(text)[2:5] == [
+        "validation mean absolute error",
+        "test mean absolute error",
+        "test mean absolute error, last iteration",
+    ]
+    assert cells(text)[0] == [
+        *["100", "ticket", *["0.04000 [0.03000, 0.05000]"] * 3],
+        *["2,000 [1,000, 3,000]", "2"],
+    ]
+
+
+def test_rows_without_the_metric_are_shown_without():
+    text = page.render(ROWS, title="", facts={}, metric="auc")
+    assert [row[2:5] for row in cells(text)] == [["–"] * 3] * 4
+    assert "nan" not in "".join(Outline(text).text).lower()
+
+
+def test_a_metric_of_anyone_is_escaped():
+    text = page.render(
+        [{**ROWS[0], f"test_{EVIL}": 0.5}],
+        title="",
+        facts={},
+        metric=EVIL,
+        mode="max",
+    )
+    assert "script" not in [tag for tag, _ in Outline(text).tags]
+    assert "<td>0.5000 [0.5000, 0.5000]</td>" in text
 
 
 def test_missing_numbers_are_shown_as_missing():
@@ -267,6 +387,20 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, step, error):
         page.write(ROWS, path, title="digits", facts={})
     assert os.listdir(tmp_path) == ["report.html"]
     assert path.read_text() == "old"
+
+
+def test_write_takes_a_metric(tmp_path):
+    path = tmp_path / "report.html"
+    choice = {"metric": "mae", "mode": "min"}
+    page.write(as_errors(ROWS, "mae"), path, title="", facts={}, **choice)
+    assert "test mae 0.03300 against" in path.read_text(encoding="utf-8")
+
+
+def test_a_metric_without_a_direction_leaves_nothing(tmp_path):
+    path = tmp_path / "report.html"
+    with pytest.raises(ValueError, match="pass mode='max' or mode='min'"):
+        page.write(ROWS, path, title="", facts={}, metric="fluency")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_failure_to_draw_leaves_nothing(tmp_path):

@@ -38,7 +38,7 @@ def lines(axes):
 
 
 def test_both_panels_are_logarithmic_and_sparser_to_the_right():
-    figure = plots.accuracy_and_speed(ROWS)
+    figure = plots.quality_and_speed(ROWS)
     assert len(figure.axes) == 2
     for axes in figure.axes:
         assert axes.get_xscale() == "log"
@@ -48,7 +48,7 @@ def test_both_panels_are_logarithmic_and_sparser_to_the_right():
 
 
 def test_lines_are_means():
-    accuracy, speed = plots.accuracy_and_speed(ROWS).axes
+    accuracy, speed = plots.quality_and_speed(ROWS).axes
     ticket = lines(accuracy)["ticket"]
     np.testing.assert_allclose(ticket.get_xdata(), [100, 50])
     np.testing.assert_allclose(ticket.get_ydata(), [60, 62.5])
@@ -62,7 +62,7 @@ def test_lines_are_means():
 
 
 def test_bands_reach_from_the_smallest_to_the_largest():
-    _, speed = plots.accuracy_and_speed(ROWS).axes
+    _, speed = plots.quality_and_speed(ROWS).axes
     ticket, control = (
         band.get_paths()[0].vertices for band in speed.collections
     )
@@ -72,7 +72,7 @@ def test_bands_reach_from_the_smallest_to_the_largest():
 
 
 def test_the_legend_says_how_many_and_stays_off_the_data():
-    figure = plots.accuracy_and_speed([*ROWS, row("ticket", 2, 0.5, 90)])
+    figure = plots.quality_and_speed([*ROWS, row("ticket", 2, 0.5, 90)])
     figure.draw_without_rendering()
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == [
@@ -86,7 +86,7 @@ def test_the_legend_says_how_many_and_stays_off_the_data():
 
 def test_ticks_are_plain_numbers_that_do_not_touch():
     rows = [row("ticket", n, 0.5, 9, density=0.8**n) for n in range(31)]
-    figure = plots.accuracy_and_speed(rows)
+    figure = plots.quality_and_speed(rows)
     figure.draw_without_rendering()
     labels = figure.axes[0].get_xticklabels()
     texts = [label.get_text() for label in labels]
@@ -98,11 +98,93 @@ def test_ticks_are_plain_numbers_that_do_not_touch():
 
 
 def test_no_two_kinds_look_alike():
-    names = ["ticket", "reinitialized_0", "shuffled_0", "random_0", *"abcdefgh"]
+    names = ["ticket", "reinitialized_0", "shuffled_0", "random_0", "one_shot"]
+    names += "abcdefgh"
     rows = [row(name, 1, 0.5, 9) for name in names]
-    drawn = plots.accuracy_and_speed(rows).axes[0].get_lines()
+    drawn = plots.quality_and_speed(rows).axes[0].get_lines()
     looks = {(line.get_color(), line.get_marker()) for line in drawn}
     assert len(looks) == len(names)
+
+
+def test_one_shot_has_a_look_of_its_own():
+    looks = []
+    for others in ("ticket", "abc"):
+        rows = [row(name, 1, 0.5, 9) for name in [*others.split(), "one_shot"]]
+        line = lines(plots.quality_and_speed(rows).axes[0])["one shot"]
+        looks.append((line.get_color(), line.get_marker()))
+    assert looks[0] == looks[1]
+
+
+def test_a_spare_look_does_not_depend_on_one_shot():
+    for rows in ([row("a", 1, 0.5, 9)], [row("a", 1, 0.5, 9), *ROWS]):
+        looks = []
+        for more in ([], [row("one_shot", 1, 0.5, 9)]):
+            figure = plots.quality_and_speed([*rows, *more])
+            line = lines(figure.axes[0])["a"]
+            looks.append((line.get_color(), line.get_marker()))
+        assert looks[0] == looks[1]
+
+
+def renamed(rows, metric):
+    """Rows with another metric in place of the accuracy."""
+    return [
+        {name.replace("accuracy", metric): v for name, v in row.items()}
+        for row in rows
+    ]
+
+
+def test_a_number_is_drawn_as_it_is_and_a_fraction_in_percent():
+    for metric, scale in (("mean_squared_error", 1), ("auc", 100)):
+        rows = renamed(ROWS, metric)
+        left, right = plots.quality_and_speed(rows, metric).axes
+        ticket = lines(left)["ticket"]
+        np.testing.assert_allclose(
+            ticket.get_ydata(), [0.6 * scale, 0.625 * scale]
+        )
+        assert list(lines(right)["ticket"].get_ydata()) == [200, 100]
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "title", "label"),
+    [
+        ("accuracy", None, "Test accuracy at early stopping (%)", ""),
+        ("mae", None, "Test mae at early stopping", "less is better"),
+        ("r2_score", None, "Test r2 score at early stopping", ""),
+        ("fluency", "min", "Test fluency at early stopping", "less is better"),
+    ],
+)
+def test_the_left_panel_names_its_metric(metric, mode, title, label):
+    rows = renamed(ROWS, metric)
+    left, right = plots.quality_and_speed(rows, metric, mode).axes
+    assert (left.get_title(loc="left"), left.get_ylabel()) == (title, label)
+    assert right.get_title(loc="left") == "Early-stopping iteration"
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
+def test_a_long_name_stays_over_its_own_panel(scale):
+    metric = "sparse_top_k_mean_absolute_percentage_error"
+    rows = [{**r, f"test_{metric}": scale * r["test_accuracy"]} for r in ROWS]
+    figure = plots.quality_and_speed(rows, metric)
+    figure.draw_without_rendering()
+    left, right = figure.axes
+    title = left._left_title.get_window_extent()
+    assert title.x1 < right.get_tightbbox().x0
+    assert title.y1 <= figure.bbox.y1
+    offset = left.yaxis.offsetText
+    if offset.get_text():
+        assert not title.overlaps(offset.get_window_extent())
+
+
+def test_a_metric_whose_direction_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="'fluency' is better is not known"):
+        plots.quality_and_speed([], "fluency")
+
+
+@pytest.mark.parametrize("metric", ["mae", "auc"])
+def test_rows_without_the_metric_are_drawn(metric):
+    left, _ = plots.quality_and_speed(ROWS, metric).axes
+    assert np.isnan(lines(left)["ticket"].get_ydata()).all()
+    assert plots.svg(left.figure).startswith("<svg")
 
 
 @pytest.mark.parametrize(
@@ -118,11 +200,11 @@ def test_no_two_kinds_look_alike():
     ],
 )
 def test_odd_rows_are_drawn(rows):
-    assert plots.svg(plots.accuracy_and_speed(rows)).startswith("<svg")
+    assert plots.svg(plots.quality_and_speed(rows)).startswith("<svg")
 
 
 def test_svg_is_whole_and_refers_to_nothing_outside():
-    text = plots.svg(plots.accuracy_and_speed(ROWS))
+    text = plots.svg(plots.quality_and_speed(ROWS))
     root = xml.etree.ElementTree.fromstring(text)
     link = "{http://www.w3.org/1999/xlink}href"
     links = [node.get(link) for node in root.iter() if node.get(link)]
@@ -142,7 +224,7 @@ def test_saved_pictures_do_not_change(tmp_path, name, start):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / name
-        plots.save(plots.accuracy_and_speed(ROWS), path)
+        plots.save(plots.quality_and_speed(ROWS), path)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     assert contents[0].startswith(start)
@@ -160,7 +242,11 @@ def test_report_imports_only_itself_and_no_window():
         text=True,
     ).stdout.split()
     ours = [name for name in modules if name.startswith("keras_lottery.")]
-    allowed = ("keras_lottery.report", "keras_lottery.files")
+    allowed = (
+        "keras_lottery.report",
+        "keras_lottery.files",
+        "keras_lottery.directions",
+    )
     ours.remove("keras_lottery.registration")  # by keras_lottery itself
     assert all(name.startswith(allowed) for name in ours)
     banned = {"tensorflow", "keras", "tf_keras", "matplotlib.pyplot"}

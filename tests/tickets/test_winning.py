@@ -135,7 +135,8 @@ class TestMetrics:
         "name",
         [
             "accuracy", "sparse_categorical_accuracy", "auc", "precision",
-            "recall", "f1", "mean_iou", "r2", "acc",
+            "recall", "f1", "mean_iou", "r2", "acc", "auc_1", "f1_score",
+            "mean_io_u_2", "true_positives", "cosine_similarity",
         ],
     )  # fmt: skip
     def test_more_is_better(self, name):
@@ -145,8 +146,12 @@ class TestMetrics:
 
     @pytest.mark.parametrize(
         "name",
-        ["loss", "kind_loss", "mae", "mean_absolute_error", "mse", "rmse"],
-    )
+        [
+            "loss", "kind_loss", "mae", "mean_absolute_error", "mse", "rmse",
+            "mean_squared_error_1", "false_positives", "huber", "poisson",
+            "mean_relative_error",
+        ],
+    )  # fmt: skip
     def test_less_is_better(self, name):
         """The same numbers the other way around."""
         found = [
@@ -175,13 +180,14 @@ class TestMetrics:
         ]
         assert winning.choose(found).level == 1
 
-    @pytest.mark.parametrize("name", ["fluency", "f1_score", "score"])
+    @pytest.mark.parametrize(
+        "name", ["fluency", "score", "inaccuracy", "neg_mse"]
+    )
     def test_an_unknown_direction(self, name):
         """`mode` says it; otherwise it is an error, not a guess."""
         found = self.rows(name, 0.5, 0.6, 0.4)
-        if name == "fluency" or name == "score":
-            with pytest.raises(ValueError, match=f"{name}.*is not known: pass"):
-                winning.choose(found, metric=name)
+        with pytest.raises(ValueError, match=f"{name}.*is not known: pass"):
+            winning.choose(found, metric=name)
         assert winning.choose(found, metric=name, mode="max").level == 1
         assert winning.choose(found, metric=name, mode="min").level == 2
 
