@@ -37,6 +37,7 @@ _MODULES = {
     "allocation": "pruning.allocation",
     "controls": "tickets.controls",
     "criteria": "pruning.criteria",
+    "legacy": "tickets.legacy",
 }
 _WITHOUT_KERAS = {"errors", "data.digits", "pruning.mask"}
 

@@ -27,6 +27,12 @@ def require_tensorflow_backend():
         _refuse(keras.backend.backend(), "Keras was imported with it")
 
 
+def is_legacy(model):
+    """Returns whether a model is of tf_keras, without importing that."""
+    modules = [each.__module__ for each in type(model).__mro__]
+    return any(module.split(".")[0] == "tf_keras" for module in modules)
+
+
 def _refuse(backend, reason):
     raise ImportError(
         "keras_lottery needs Keras on the TensorFlow backend, but the backend "

@@ -28,3 +28,30 @@ tfmot = _import_tfmot()
 ConstantSparsity = tfmot.sparsity.keras.ConstantSparsity
 PolynomialDecay = tfmot.sparsity.keras.PolynomialDecay
 PruningSchedule = tfmot.sparsity.keras.PruningSchedule
+UpdatePruningStep = tfmot.sparsity.keras.UpdatePruningStep
+strip_pruning = tfmot.sparsity.keras.strip_pruning
+
+
+def legacy_keras():
+    """Returns the `tf_keras` module, which tfmot is made for."""
+    import tf_keras
+
+    return tf_keras
+
+
+def wrapper_class():
+    """Returns tfmot's `PruneLowMagnitude`, which has no public name."""
+    from tensorflow_model_optimization.python.core.sparsity.keras import (
+        pruning_wrapper,
+    )
+
+    return pruning_wrapper.PruneLowMagnitude
+
+
+def knows(layer):
+    """Returns whether tfmot has this class of layer in its registry."""
+    from tensorflow_model_optimization.python.core.sparsity.keras import (
+        prune_registry,
+    )
+
+    return prune_registry.PruneRegistry.supports(layer)

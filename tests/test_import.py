@@ -53,7 +53,7 @@ def test_another_backend_is_refused_before_keras_is_imported():
     assert "Set KERAS_BACKEND=tensorflow" in found.stderr
 
 
-def test_a_keras_3_model_is_pruned_where_tf_keras_is_the_legacy_one():
+def test_both_kinds_are_pruned_where_tf_keras_is_the_legacy_one():
     code = """
 import os
 import tensorflow as tf
@@ -63,13 +63,9 @@ lottery.prune(model)
 assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
 assert tf.keras.Model.__module__.startswith("tf_keras")
 legacy = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(4,))])
-try:
-    lottery.prune(legacy)
-except ValueError as error:
-    assert "legacy (tf_keras) model" in str(error)
-    assert "TF_USE_LEGACY_KERAS=1" in str(error)
-else:
-    raise SystemExit("a legacy model was accepted")
+pruned = lottery.prune(legacy)
+assert isinstance(pruned, tf.keras.Sequential)
+assert list(pruned.mask) == ["dense/kernel"]
 """
     found = _python(code, TF_USE_LEGACY_KERAS="1")
     assert found.returncode == 0, found.stderr[-2000:]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_lottery.environment import is_legacy
 from keras_lottery.errors import TicketError
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
@@ -98,7 +99,8 @@ class Ticket:
 
         Args:
             model: A built model with the same weights by name and shape, or a
-                `PrunedModel`, whose masks follow.
+                `PrunedModel`, whose masks follow; legacy (tf_keras) models
+                too, plain or wrapped by tfmot.
             which: `"start"` (to train it) or `"end"` (as trained).
 
         Returns:
@@ -119,9 +121,13 @@ class Ticket:
         >>> bool((other.get_weights()[0] == model.get_weights()[0]).all())
         True
         """
+        adopt = getattr(model, "adopt_mask", None)  # a PrunedModel
+        if adopt is None and is_legacy(model):
+            from keras_lottery.tickets import legacy
+
+            return legacy.restore(self, model, which)
         values = self.weights(which)
         others = self.start_state if which == "start" else self.end_state
-        adopt = getattr(model, "adopt_mask", None)  # a PrunedModel
         target = model if adopt is None else model.inner
         check_fits({**values, **others}, target)
         if adopt is not None:

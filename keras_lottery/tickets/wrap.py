@@ -1,5 +1,6 @@
 """`lottery.prune`: where a user begins."""
 
+from keras_lottery.environment import is_legacy
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.tickets.pruned_model import PrunedModel
@@ -24,8 +25,12 @@ def prune(
     again, once per level of the schedule. The wrapped model itself is not
     rebuilt or copied; `strip()` returns it.
 
+    A legacy (tf_keras) model gets tfmot's own wrappers around its layers and
+    the same `fit`; see `tickets/legacy.py`.
+
     Args:
-        model: A built Keras 3 model: Sequential, Functional or subclassed.
+        model: A built Keras 3 model, Sequential, Functional or subclassed; or
+            a legacy one that is Sequential or Functional.
         schedule: `IterativePruning(0.2, 10)` by default; any tfmot
             `PruningSchedule`, or a dict of name pattern to schedules (fnmatch,
             first match wins, weights that fit none are not pruned).
@@ -48,11 +53,11 @@ def prune(
         seed: Seed of the data order, and of a criterion that draws.
 
     Returns:
-        A `PrunedModel`.
+        A `PrunedModel`; of a legacy model a `tf_keras` one.
 
     Raises:
-        ValueError: A model that is not built, has nothing to prune or is a
-            legacy one; names or numbers out of range.
+        ValueError: A model that is not built or has nothing to prune, a
+            legacy one that is subclassed; names or numbers out of range.
 
     Example:
 
@@ -67,7 +72,18 @@ def prune(
 
     Reference: Frankle & Carbin (2019), section 2.
     """
-    _require_keras_3(model)
+    choices = {
+        "rewind": rewind,
+        "rewind_step": rewind_step,
+        "criterion": criterion,
+        "allocation": allocation,
+        "data": data,
+        "seed": seed,
+    }
+    if is_legacy(model):
+        from keras_lottery.tickets import legacy
+
+        return legacy.prune(model, schedule, layers=layers, **choices)
     if isinstance(model, PrunedModel):
         raise ValueError(
             "This model is pruned already: continue with its `fit`, or prune "
@@ -78,24 +94,5 @@ def prune(
         model,
         schedule,
         names=list(weights.prunable(model, layers)),
-        rewind=rewind,
-        rewind_step=rewind_step,
-        criterion=criterion,
-        allocation=allocation,
-        data=data,
-        seed=seed,
+        **choices,
     )
-
-
-def _require_keras_3(model):
-    module = type(model).__module__.split(".")[0]
-    if module == "tf_keras" or "tf_keras" in {
-        each.__module__.split(".")[0] for each in type(model).__mro__
-    }:
-        raise ValueError(
-            f"{type(model).__name__} is a legacy (tf_keras) model, and "
-            "`lottery.prune` takes Keras 3 models. Build it with `import "
-            "keras` instead of `tf_keras`; if TF_USE_LEGACY_KERAS=1 is set, "
-            "`tf.keras` is the legacy one. The schedules of this package also "
-            "drive tfmot's own prune_low_magnitude on legacy models."
-        )

@@ -1338,7 +1338,7 @@ class TestErrors:
             lottery.prune(model)
 
     def test_legacy_keras(self):
-        """A tf_keras model, and a subclass of one."""
+        """A tf_keras model, and a subclass of one, get tfmot's wrappers."""
         import tf_keras
 
         class Mine(tf_keras.Sequential):
@@ -1346,8 +1346,9 @@ class TestErrors:
 
         for kind in (tf_keras.Sequential, Mine):
             model = kind([tf_keras.layers.Dense(2, input_shape=(3,))])
-            with pytest.raises(ValueError, match="legacy.*Keras 3"):
-                lottery.prune(model)
+            pruned = lottery.prune(model)
+            assert isinstance(pruned, tf_keras.Sequential)
+            assert pruned.mask.sizes == {"dense/kernel": 6}
 
     @pytest.mark.parametrize("thing", [None, "net", keras.layers.Dense])
     def test_not_a_model(self, thing):
