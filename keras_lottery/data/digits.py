@@ -3,23 +3,12 @@
 import functools
 import gzip
 import importlib.resources
-from typing import NamedTuple
 
 import numpy as np
 
+from keras_lottery.data.data_set import DataSet
+
 PARTS = {"train": 1297, "validation": 200, "test": 300}
-
-
-class Digits(NamedTuple):
-    """Three parts, each a pair (images, labels).
-
-    Images are float32 of shape (n, 8, 8, 1) in [0, 1], labels int64 of shape
-    (n,) in 0..9.
-    """
-
-    train: tuple
-    validation: tuple
-    test: tuple
 
 
 def load_digits():
@@ -28,7 +17,8 @@ def load_digits():
     The split is stratified, and always the same (seed 0).
 
     Returns:
-        A `Digits`.
+        A `DataSet`: float32 images of shape (n, 8, 8, 1) in [0, 1], and int64
+        labels of shape (n,) in 0..9.
 
     Example:
 
@@ -43,7 +33,7 @@ def load_digits():
     images = (table[:, :64] / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     labels = table[:, 64].astype(np.int64)
     parts = stratified(labels, list(PARTS.values()), seed=0)
-    return Digits(*((images[rows], labels[rows]) for rows in parts))
+    return DataSet(*((images[rows], labels[rows]) for rows in parts))
 
 
 def stratified(labels, sizes, seed):

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lottery import seeds
+
 
 class Epochs(NamedTuple):
     """How steps fall into epochs, and where a level starts.
@@ -43,15 +45,21 @@ class ArrayFeed:
         steps_per_epoch: Steps in an epoch; None for one pass over the rows.
         shuffle: Whether each pass has an order of its own.
         seed: Seed of those orders.
+        augment: Function (inputs, seed) -> inputs for the first element of
+            each batch, or None. Its seed, an int tensor of shape (2,), is a
+            function of (`seed`, step).
     """
 
-    def __init__(self, data, batch_size, steps_per_epoch, shuffle, seed):
+    def __init__(
+        self, data, batch_size, steps_per_epoch, shuffle, seed, *, augment=None
+    ):
         data = keras.tree.lists_to_tuples(data)  # tf.data takes no lists
         self._tensors = tf.nest.map_structure(_as_tensor, data)
         self._rows = _rows(self._tensors)
         self._batch_size = int(batch_size)
         self._per_pass = -(-self._rows // self._batch_size)
         self._shuffle, self._seed = bool(shuffle), seed
+        self._augment = augment
         self.per_epoch = steps_per_epoch or self._per_pass
         self._first = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -81,13 +89,25 @@ class ArrayFeed:
     @functools.cached_property
     def _dataset(self):
         def batch(index):
-            rows = self.rows(self._first + index)
-            return tf.nest.map_structure(
+            step = self._first + index
+            rows = self.rows(step)
+            gathered = tf.nest.map_structure(
                 lambda tensor: self._gather(tensor, rows), self._tensors
             )
+            return self._augmented(gathered, step)
 
         steps = tf.data.Dataset.range(self.per_epoch)
         return quick_to_start(steps.map(batch).prefetch(2))
+
+    def _augmented(self, batch, step):
+        if self._augment is None:
+            return batch
+        # A stream of its own: not the numbers that order the rows.
+        stream = seeds.stream(self._seed, "augmentation")
+        seed = tf.stack([tf.constant(stream, tf.int64), step])
+        if not isinstance(batch, tuple):
+            return self._augment(batch, seed)
+        return (self._augment(batch[0], seed), *batch[1:])
 
     def _gather(self, tensor, rows):
         batch = tf.gather(tensor, rows)

@@ -347,3 +347,61 @@ def test_split_leaves_no_part_empty(fraction):
 def test_split_needs_arrays():
     with pytest.raises(ValueError, match="pass `validation_data` instead"):
         feeds.split(batches(6), None, None, 0.5)
+
+
+def noisy(inputs, seed):
+    """Adds a number below one: rows stay legible."""
+    shape = tf.shape(inputs)
+    return inputs + tf.random.stateless_uniform(shape, seed, maxval=0.9)
+
+
+def augmented(first, seed=3, data=None):
+    data = numbers() if data is None else data
+    feed = ArrayFeed(data, 5, None, True, seed, augment=noisy)
+    feed.start_epoch(first)
+    return list(feed.arguments(first)["x"].as_numpy_iterator())
+
+
+def test_a_step_is_augmented_alike_wherever_the_feed_started():
+    whole = augmented(0) + augmented(5) + augmented(10)
+    for step in (0, 1, 4, 7, 10):
+        for batch, expected in zip(augmented(step), whole[step:]):
+            np.testing.assert_array_equal(batch, expected)
+
+
+def test_augmentation_leaves_the_rows_of_the_steps():
+    feed = feed_of(numbers())
+    found = [np.floor(b).ravel().astype(int).tolist() for b in augmented(0)]
+    assert found == by_step(feed, 0, 5)
+
+
+def test_augmentation_differs_by_step_and_seed():
+    fractions = [
+        tuple((batch % 1)[:3].ravel().tolist())
+        for seed in (3, 4)
+        for first in (0, 5)
+        for batch in augmented(first, seed)
+    ]
+    assert len(set(fractions)) == 20
+
+
+def test_only_the_inputs_are_augmented():
+    ones = np.ones(ROWS, "float32")
+    feed = feed_of(numbers())
+    inputs, labels, weights = augmented(0, data=(numbers(), numbers(), ones))[0]
+    assert (inputs != labels).any()
+    assert labels.ravel().tolist() == feed.rows(0).numpy().tolist()
+    assert (weights == 1).all()
+
+
+def test_inputs_that_are_a_dict_are_augmented_as_one():
+    seen = []
+
+    def keep(inputs, seed):
+        seen.append((sorted(inputs), seed.shape.as_list()))
+        return inputs
+
+    data = ({"a": numbers(), "b": numbers()}, numbers())
+    feed = ArrayFeed(data, 5, None, True, 0, augment=keep)
+    assert len(list(feed.arguments(0)["x"])) == 5
+    assert seen == [(["a", "b"], [2])]
