@@ -34,20 +34,29 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE", "keras_lottery/data/digits_LICENSE.txt"],
     python_requires=">=3.11,<3.14",
-    packages=setuptools.find_packages(include=["keras_lottery*"]),
+    # The config files lie at the top of a checkout, and in the package of a
+    # wheel.
+    packages=[
+        *setuptools.find_packages(include=["keras_lottery*"]),
+        "keras_lottery.configs",
+    ],
+    package_dir={"keras_lottery.configs": "configs"},
     package_data={
         "keras_lottery": ["py.typed"],
         "keras_lottery.data": ["digits.csv.gz", "digits_LICENSE.txt"],
     },
     install_requires=[
         "absl-py>=1.4",
+        "filelock>=3.12",
         "keras>=3.13",
+        "ml_collections>=1.0",
         "ml_dtypes>=0.4",
         "numpy>=2.0",
         "safetensors>=0.4.5",
         "tensorflow>=2.18",
         "tensorflow-model-optimization>=0.8.1",
         "tf_keras>=2.18",
+        "tqdm>=4.60",
     ],
     extras_require=extras,
     entry_points={

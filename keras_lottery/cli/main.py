@@ -3,6 +3,9 @@
 Nothing heavy is imported until a command runs.
 """
 
+import difflib
+import importlib
+import shlex
 import sys
 
 from keras_lottery.errors import RunError
@@ -12,30 +15,42 @@ HELP = """\
 keras-lottery finds winning tickets (sparse networks) in Keras models.
 
   keras-lottery run                    digits: real data, about a minute
-  keras-lottery run --help             what `run` can do
+  keras-lottery report RUN             its table and report again
+  keras-lottery export TICKET --to=serving/digits
+  keras-lottery verify PATH            checks a ticket, or all of a run
+  keras-lottery list                   configs, networks, data sets, runs, ...
+  keras-lottery doctor                 versions, devices, a lottery on each
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+`keras-lottery COMMAND --help` teaches a command by example.
+Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 75 stopped:
+the same command continues.
 """
+COMMANDS = ("run", "report", "export", "verify", "list", "doctor")
 
 
-def main(arguments=None):
+def main(typed=None):
     """Runs one command and exits with its code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    typed = sys.argv[1:] if typed is None else list(typed)
+    if not typed or typed[0] in ("-h", "--help", "help"):
         print(HELP)
-        sys.exit(0 if arguments else 2)
-    command, rest = arguments[0], arguments[1:]
-    if command != "run":
-        print(f"Unknown command {command!r}. Expected: run.", file=sys.stderr)
+        sys.exit(0 if typed else 2)
+    command, rest = typed[0], typed[1:]
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(
+            f"Unknown command {command!r}.{hint} Expected one of "
+            f"{', '.join(COMMANDS)}.",
+            file=sys.stderr,
+        )
         sys.exit(2)
-    from keras_lottery.cli import run
+    module = importlib.import_module(f"keras_lottery.cli.{command}")
+    sys.exit(_exit_code(module.main, rest, typed))
 
-    sys.exit(_exit_code(run.main, rest))
 
-
-def _exit_code(command, arguments):
+def _exit_code(command, rest, typed):
     try:
-        return command(arguments)
+        return command(rest)
     except (ValueError, ImportError) as error:
         print(f"keras-lottery: {error}", file=sys.stderr)
         return 2
@@ -43,8 +58,9 @@ def _exit_code(command, arguments):
         print(f"keras-lottery: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues.", file=sys.stderr)
-        return 1
+        again = shlex.join(["keras-lottery", *typed])
+        print(f"\nStopped. To continue:\n  {again}", file=sys.stderr)
+        return 75
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 import os
 import shlex
-import sys
-import time
 
 from absl import flags
+
+from keras_lottery.cli import arguments
 
 USAGE = """\
 keras-lottery run: finds winning tickets, with controls, and reports them.
@@ -13,144 +13,95 @@ keras-lottery run: finds winning tickets, with controls, and reports them.
 Examples:
   keras-lottery run                                digits, about a minute
   keras-lottery run --config=fashion_lenet         LeNet on Fashion-MNIST (tfds)
-  keras-lottery run --levels=4 --replicates=1      a shorter one
-  keras-lottery run --replicates=5                 extends the run that is there
+  keras-lottery run --config=cifar10_conv2:smoke   a variant: seconds
+  keras-lottery run --config.prune.levels=4 --config.replicates=1
+  keras-lottery run --config.replicates=5          extends the run that is there
+  keras-lottery run --config.controls.names="('shuffle','randomize')"
+  keras-lottery run --config=./mine.py             a config file of your own
+  keras-lottery run --config.data.name=mydata:load --config.model.name=my:net
 
 The same command continues a run that was stopped; what is done is not done
 again. Results go to WORKDIR/NAME-HASH: report.html, levels.csv, a ticket per
-level, and the winning one exported under export/1.
-
-Flags:
+level, and the winning one exported under export/1. `keras-lottery list` shows
+configs, networks, data sets and runs. A config file is Python and is executed.
 """
 
 
-def main(arguments):
+def main(typed):
     """Runs the command; returns its exit code."""
-    parsed = _parse(arguments)
+    from keras_lottery.cli import overrides
+
+    wants_help = {"--help", "-h", "--helpfull"} & set(typed)
+    usage = f"{USAGE}\n{_settings()}" if wants_help else USAGE
+    config, rest = overrides.split(typed, "digits")
+    parsed = arguments.parse("run", usage, rest, _define)
     if parsed is None:
         return 0
-    from keras_lottery.environment import require_tensorflow_backend
+    chosen = parsed[0]
+    from keras_lottery.cli import start
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    require_tensorflow_backend()
-    _require_matplotlib()
-    from keras_lottery.runs import directory
-    from keras_lottery.runs import experiment
-    from keras_lottery.runs import play
+    start.tensorflow()
+    start.require_matplotlib()
+    experiment, run = _prepared(config, chosen)
+    rows = _played(experiment, run, chosen.keep)
+    command = shlex.join(["keras-lottery", "run", *typed])
+    from keras_lottery.cli import results
 
-    chosen = experiment.get(
-        parsed.config, levels=parsed.levels, replicates=parsed.replicates
-    )
-    run = directory.RunDirectory(chosen, parsed.workdir)
-    run.create()
-    rows = play.play(chosen, run, Progress())
-    command = shlex.join(["keras-lottery", "run", *arguments])
-    _report(chosen, run, rows, command)
+    results.report(run, rows, command)
+    if experiment.config.export.enabled:
+        results.export(run, rows)
     return 0
 
 
-class Progress:
-    """A line that says how far a run is: rewritten on a terminal."""
-
-    def __init__(self):
-        self._begun = time.monotonic()
-        self._first = None
-
-    def __call__(self, done, total, text):
-        if self._first is None:
-            self._first, self._begun = done, time.monotonic()
-        trained = done - self._first
-        spent = time.monotonic() - self._begun
-        left = (
-            f", {spent / trained * (total - done):.0f} s left"
-            if trained
-            else ""
-        )
-        line = f"[{done}/{total}{left}] {text}"
-        if sys.stdout.isatty():
-            end = "\n" if done == total else "\r"
-            print(f"\x1b[2K{line}", end=end, flush=True)
-        elif not text and (done % 10 == 0 or done == total):
-            print(f"[{done}/{total} trainings]", flush=True)
-
-
-def _parse(arguments):
-    """Returns the flags, or None where help was asked for and given."""
-    known = flags.FlagValues()
+def _define(known):
     text = {"flag_values": known}
-    flags.DEFINE_string(
-        "config", "digits", "digits, fashion_lenet or mnist_lenet.", **text
-    )
     flags.DEFINE_string("workdir", "runs", "Where runs are kept.", **text)
-    flags.DEFINE_integer("levels", None, "Number of prunings.", **text)
-    flags.DEFINE_integer("replicates", None, "Repetitions.", **text)
-    if {"--help", "-h", "--helpfull"} & set(arguments):
-        print(USAGE + known.main_module_help())
-        return None
-    try:
-        rest = known(["run", *arguments])[1:]
-    except flags.Error as error:
-        raise ValueError(f"{error} See `keras-lottery run --help`.") from error
-    if rest:
-        raise ValueError(f"`run` takes only flags, got {' '.join(rest)}.")
-    return known
-
-
-def _require_matplotlib():
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "The report draws with matplotlib, which is not installed: pip "
-            "install 'keras_lottery[report]'."
-        ) from error
-
-
-def _report(chosen, run, rows, command):
-    from keras_lottery.report import page
-    from keras_lottery.report import words
-    from keras_lottery.tickets.lottery import versions
-
-    facts = {
-        "command": command,
-        "data": chosen.data,
-        "network": f"LeNet {'-'.join(map(str, chosen.hidden))}",
-        "seed": str(chosen.seed),
-        "replicates": str(chosen.replicates),
-        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
-    }
-    page.write(rows, run.report_path, title=chosen.name, facts=facts)
-    level = _exported_level(rows)
-    print(
-        f"{words.format_table(rows)}\n\n{page.summary(rows)}\n\n"
-        f"report   {run.report_path}\n"
-        f"tickets  {os.path.dirname(run.ticket_path(0, 'ticket', 0))[:-1]}*\n"
-        f"export   {_export(run, level)}  (replicate 0, level {level})"
+    flags.DEFINE_enum(
+        "keep",
+        "tickets",
+        ["tickets", "all"],
+        "Of controls keep only the numbers, or the trained networks too.",
+        **text,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where tfds keeps its sets (TFDS_DATA_DIR).", **text
+    )
+    flags.DEFINE_boolean(
+        "download", False, "Let tfds download a set that is missing.", **text
     )
 
 
-def _exported_level(rows):
-    """Returns the winning level, or where there is none the most accurate."""
-    from keras_lottery.report import curves
+def _settings():
+    from keras_lottery.runs import configuration
 
-    winner = curves.winning_level(rows)
-    if winner is not None:
-        return winner.ticket.level
-    pruned = [
-        row
-        for row in rows
-        if row["arm"] == "ticket" and row["replicate"] == 0 and row["level"]
-    ]
-    return max(pruned, key=lambda row: row["val_accuracy"])["level"]
+    flat = configuration.flat(configuration.defaults())
+    lines = [f"  --config.{path}={value!r}" for path, value in flat.items()]
+    return "Settings and their defaults (a config sets others):\n" + "\n".join(
+        lines
+    )
 
 
-def _export(run, level):
-    """Exports a level of replicate 0, unless that was done before."""
-    from keras_lottery.exporting.saved_model import export
+def _prepared(config, chosen):
+    """Returns the experiment and its directory; nothing is written before."""
+    from keras_lottery.runs import disk
+    from keras_lottery.runs.directory import RunDirectory
+    from keras_lottery.runs.experiment import Experiment
 
-    done = run.exported(level)
-    if done is not None:
-        return done
-    path = export(run.ticket(0, "ticket", level), run.export_path)
-    run.note_export(path, level)
-    return path
+    experiment = Experiment(
+        config, data_dir=chosen.data_dir, download=chosen.download
+    )
+    run = RunDirectory.of(config, chosen.workdir)
+    needed = disk.estimate(experiment, run, keep=chosen.keep)
+    disk.require(needed, chosen.workdir)
+    run.create(config)
+    print(f"{run.path}: up to {disk.size(needed)} to be written", flush=True)
+    return experiment, run
+
+
+def _played(experiment, run, keep):
+    from keras_lottery.cli import progress
+    from keras_lottery.runs import play
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    told = progress.listener(experiment.metric)
+    return play.play(experiment, run, told, keep=keep)

@@ -1,166 +1,271 @@
-"""A run's directory: what is where, and what is whole. Nobody else joins paths.
+"""A run's directory: what is there, and what is whole.
 
-runs/digits-0123456789ab/
-    config.json
-    levels.csv
-    report.html
-    export/1/
-    replicate_0/ticket/level_3/ticket.safetensors, metrics.csv
-    replicate_0/reinitialized_0/level_3/...
+A level is done when its level.json is there: it is written last, and holds the
+level's row of levels.csv and the checksums of its other files.
 """
 
-import csv
-import dataclasses
 import hashlib
-import io
 import json
 import os
+import re
 
+import filelock
+
+import keras_lottery
 from keras_lottery import files
 from keras_lottery.errors import RunError
-from keras_lottery.tickets.ticket import Ticket
-
-# A longer run extends a shorter one: these are not part of its identity.
-_OUTSIDE = ("levels", "replicates")
+from keras_lottery.runs import formats
+from keras_lottery.runs import identity
+from keras_lottery.runs import paths
 
 
 class RunDirectory:
     """The files of one run.
 
     Args:
-        experiment: The `Experiment`.
-        workdir: Directory that holds all runs.
+        path: The run's directory.
     """
 
-    def __init__(self, experiment, workdir):
-        self.path = os.path.join(
-            os.fspath(workdir), f"{experiment.name}-{identity(experiment)}"
-        )
-        self._config = _config(experiment)
+    def __init__(self, path):
+        self.path = os.fspath(path)
 
-    def create(self):
-        """Makes the directory, or checks that it is of this experiment.
+    @classmethod
+    def of(cls, config, workdir):
+        """Returns the directory of a configuration, which need not exist."""
+        name = paths.check_name(config.name)
+        folder = f"{name}-{identity.identity(config)}"
+        return cls(os.path.join(os.fspath(workdir), folder))
+
+    @classmethod
+    def open(cls, path):
+        """Returns the directory of a run that is there.
+
+        Raises:
+            RunError: It is no run, damaged, or of another format.
+        """
+        run = cls(path)
+        run.read_config()
+        return run
+
+    def create(self, config):
+        """Makes the directory, or checks that it is of this configuration.
+
+        Levels and replicates grow to the larger number.
 
         Raises:
             RunError: It cannot be written, or another configuration is there.
         """
-        path = self._join("config.json")
+        tree = json.loads(identity.canonical(config.to_dict()))
+        path = paths.inside(self.path, paths.CONFIG)
         try:
             os.makedirs(self.path, exist_ok=True)
-            if not os.path.exists(path):
-                files.write_whole(path, _json(self._config))
-            with open(path, "rb") as file:
-                found = json.loads(file.read())
+            if os.path.lexists(path):
+                tree = _extended(self._check_same(tree), tree)
+            content = {"format": identity.FORMAT, "config": tree}
+            files.write_whole(path, formats.as_json(content))
         except OSError as error:
             raise RunError(
                 f"Cannot write the run to {self.path}: {error.strerror}. "
                 "Choose another place with --workdir."
             ) from error
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}.") from error
-        differing = {
-            k: (found.get(k), v)
-            for k, v in json.loads(_json(self._config)).items()
-            if found.get(k) != v and k not in _OUTSIDE
-        }
-        if differing:
-            raise RunError(
-                f"{self.path} holds a run with another configuration "
-                f"(there, here): {differing}. Choose another --workdir."
-            )
 
-    def ticket(self, replicate, arm, level):
-        """Returns the ticket of a level that is done, or None.
+    def read_config(self):
+        """Returns the configuration, a dict. Nothing in it is executed.
 
         Raises:
-            RunError: The file is there and damaged.
+            RunError: There is none, it is damaged, or of another format.
         """
-        path = self._level(replicate, arm, level, "ticket.safetensors")
-        return Ticket.load(path) if os.path.exists(path) else None
+        path = paths.inside(self.path, paths.CONFIG)
+        found = formats.read_json(path)
+        if found.get("format") != identity.FORMAT:
+            raise RunError(
+                f"{path} was written by another version of keras_lottery: its "
+                f"format is {found.get('format')!r}, version "
+                f"{keras_lottery.__version__} reads {identity.FORMAT}. Choose "
+                "another --workdir, or use the version that made it."
+            )
+        config = found.get("config")
+        if not isinstance(config, dict) or not isinstance(
+            config.get("name"), str
+        ):
+            raise RunError(f"{path} is damaged: it holds no configuration.")
+        return config
 
-    def save(self, ticket, rows, replicate, arm):
-        """Writes a level: its metrics first, the ticket last.
+    def lock(self):
+        """Returns a context that keeps other processes out.
 
-        A level is done when its ticket is there.
+        The system lets go of the lock when its process ends, however it ends.
+
+        Raises:
+            RunError: Another process holds it.
         """
-        where = (replicate, arm, ticket.level)
-        metrics = self._level(*where, "metrics.csv")
-        os.makedirs(os.path.dirname(metrics), exist_ok=True)
-        files.write_whole(metrics, _csv(rows))
-        ticket.save(self._level(*where, "ticket.safetensors"))
+        try:
+            lock = filelock.FileLock(paths.inside(self.path, paths.LOCK))
+            return lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise RunError(
+                f"Another process is working on {self.path}: wait for it, or "
+                "stop it. Nothing needs to be removed by hand."
+            ) from error
 
-    def save_levels(self, rows):
-        """Writes levels.csv: one row per replicate, arm and level."""
-        files.write_whole(self.levels_path, _csv(rows))
+    def is_locked(self):
+        """Returns whether a process is working on the run."""
+        if not os.path.exists(paths.inside(self.path, paths.LOCK)):
+            return False
+        try:
+            with self.lock():
+                return False
+        except RunError:
+            return True
+
+    def levels(self):
+        """Returns (replicate, arm, level) of all that is done, in order."""
+        done = [each for each in paths.walk(self.path) if self.is_done(*each)]
+        return sorted(
+            done, key=lambda each: (each[0], *_rank(each[1]), each[2])
+        )
+
+    def is_done(self, replicate, arm, level):
+        """Returns whether a level is trained, and whole on disk."""
+        return os.path.exists(self.file(replicate, arm, level, paths.DONE))
+
+    def row(self, replicate, arm, level):
+        """Returns the row of a level that is done."""
+        return self._record((replicate, arm, level), "row")
+
+    def rows(self):
+        """Returns the rows of all levels that are done, in order."""
+        return [self.row(*where) for where in self.levels()]
+
+    def checksums(self, replicate, arm, level):
+        """Returns the sha256 of a level's files by name, as they should be."""
+        sums = self._record((replicate, arm, level), "sha256")
+        stray = sorted(set(sums) - set(paths.OF_A_LEVEL))
+        if stray:
+            raise RunError(
+                f"{self.file(replicate, arm, level, paths.DONE)} is damaged: "
+                f"it names {stray}, which are not files of a level."
+            )
+        return sums
+
+    def save(self, where, row, contents):
+        """Writes a level; the record that it is done comes last.
+
+        Args:
+            where: (replicate, arm, level).
+            row: Dict: the level's row of levels.csv.
+            contents: Dict from file name to bytes.
+        """
+        os.makedirs(paths.of_level(self.path, *where), exist_ok=True)
+        sums = {}
+        for name, content in contents.items():
+            files.write_whole(self.file(*where, name), content)
+            sums[name] = hashlib.sha256(content).hexdigest()
+        record = formats.as_json({"row": row, "sha256": sums})
+        files.write_whole(self.file(*where, paths.DONE), record)
+
+    def drop(self, where, name):
+        """Removes a file of a level that is needed no longer."""
+        path = self.file(*where, name)
+        if not os.path.exists(path):
+            return
+        sums = self.checksums(*where)
+        sums.pop(name, None)
+        record = formats.as_json({"row": self.row(*where), "sha256": sums})
+        files.write_whole(self.file(*where, paths.DONE), record)
+        os.unlink(path)
+
+    def save_tables(self, times=()):
+        """Writes levels.csv from all that is done; adds rows to times.csv."""
+        files.write_whole(self.levels_path, formats.as_csv(self.rows()))
+        if times:
+            path = paths.inside(self.path, paths.TIMES)
+            rows = [*formats.read_csv(path), *times]
+            files.write_whole(path, formats.as_csv(rows))
+
+    def file(self, replicate, arm, level, name):
+        """Returns the path of a file of a level."""
+        return paths.of_level(self.path, replicate, arm, level, name)
 
     @property
     def levels_path(self):
         """Path of levels.csv."""
-        return self._join("levels.csv")
+        return paths.inside(self.path, paths.LEVELS)
 
     @property
     def report_path(self):
         """Path of the report."""
-        return self._join("report.html")
+        return paths.inside(self.path, paths.REPORT)
 
     @property
     def export_path(self):
         """Directory that TF Serving can watch."""
-        return self._join("export")
+        return paths.inside(self.path, paths.EXPORT)
 
-    def exported(self, level):
-        """Returns the path of the export of a level, or None."""
+    def exported(self, ticket):
+        """Returns the path of the export of a ticket (its sha256), or None."""
         for version, exported in self._exports().items():
-            path = os.path.join(self.export_path, version)
-            if exported == level and os.path.isdir(path):
-                return path
+            if exported == ticket and re.fullmatch(r"\d+", version):
+                path = os.path.join(self.export_path, version)
+                if os.path.isdir(path):
+                    return path
         return None
 
-    def note_export(self, path, level):
-        """Notes which level an exported version is of."""
-        exports = {**self._exports(), os.path.basename(path): level}
-        files.write_whole(self._join("exports.json"), _json(exports))
+    def note_export(self, path, ticket):
+        """Notes of which ticket (its sha256) an exported version is."""
+        noted = {**self._exports(), os.path.basename(path): ticket}
+        where = paths.inside(self.path, paths.EXPORTS)
+        files.write_whole(where, formats.as_json(noted))
 
     def _exports(self):
-        path = self._join("exports.json")
-        if not os.path.exists(path):
-            return {}
-        with open(path, "rb") as file:
-            return json.loads(file.read())
+        path = paths.inside(self.path, paths.EXPORTS)
+        return formats.read_json(path) if os.path.exists(path) else {}
 
-    def ticket_path(self, replicate, arm, level):
-        """Path of a level's ticket."""
-        return self._level(replicate, arm, level, "ticket.safetensors")
+    def _record(self, where, part):
+        path = self.file(*where, paths.DONE)
+        found = formats.read_json(path).get(part)
+        if not isinstance(found, dict):
+            raise RunError(f"{path} is damaged: it has no {part!r}.")
+        return found
 
-    def _level(self, replicate, arm, level, name):
-        return self._join(f"replicate_{replicate}", arm, f"level_{level}", name)
-
-    def _join(self, *parts):
-        return os.path.join(self.path, *parts)
-
-
-def identity(experiment):
-    """Returns 12 hex digits that name an experiment: equal ones share a run.
-
-    The sha256 of the canonical JSON of its configuration, levels and
-    replicates left out.
-    """
-    inside = {k: v for k, v in _config(experiment).items() if k not in _OUTSIDE}
-    return hashlib.sha256(_json(inside)).hexdigest()[:12]
-
-
-def _config(experiment):
-    return {"format": 1, **dataclasses.asdict(experiment)}
+    def _check_same(self, tree):
+        found = self.read_config()
+        there, here = identity.inside(found), identity.inside(tree)
+        differing = [
+            f"{path}: {there.get(path, 'absent')!r} there, "
+            f"{here.get(path, 'absent')!r} here"
+            for path in sorted(set(there) | set(here))
+            if there.get(path, "absent") != here.get(path, "absent")
+        ]
+        if differing:
+            raise RunError(
+                f"{self.path} holds a run with another configuration, made by "
+                "another version or changed by hand:\n  "
+                + "\n  ".join(differing)
+                + "\nChoose another --workdir."
+            )
+        return found
 
 
-def _json(value):
-    return json.dumps(value, sort_keys=True, indent=1).encode()
+def find_runs(workdir):
+    """Returns the `RunDirectory`s in a directory, by name."""
+    return [
+        RunDirectory(os.path.join(workdir, name))
+        for name in paths.folders(workdir)
+        if os.path.exists(os.path.join(workdir, name, paths.CONFIG))
+    ]
 
 
-def _csv(rows):
-    columns = list({name: None for row in rows for name in row})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _extended(there, here):
+    """Returns the new configuration with the larger numbers of both."""
+    try:
+        here["replicates"] = max(here["replicates"], there["replicates"])
+        levels = max(here["prune"]["levels"], there["prune"]["levels"])
+        here["prune"]["levels"] = levels
+    except (KeyError, TypeError) as error:
+        raise RunError(f"config.json is damaged: {error!r}.") from error
+    return here
+
+
+def _rank(arm):
+    return arm != "ticket", arm

@@ -1,229 +1,224 @@
 """Plays an experiment: replicates, and in each the ticket and its controls."""
 
-import dataclasses
+import contextlib
+import datetime
+import time
 
-import keras
-import tensorflow as tf
-
-from keras_lottery import seeds
-from keras_lottery.data import image_sets
-from keras_lottery.models.lenet import lenet
-from keras_lottery.pruning import initializers
-from keras_lottery.tickets import controls
+from keras_lottery.runs import arms
+from keras_lottery.runs import conditions
+from keras_lottery.runs import formats
+from keras_lottery.runs import paths
+from keras_lottery.runs.trainer import Trainer
 from keras_lottery.tickets import search
-from keras_lottery.tickets import ticket as tickets
-from keras_lottery.training import callbacks as hooks
-from keras_lottery.training import early_stopping
-from keras_lottery.training import enforce
-from keras_lottery.training import feeds
+from keras_lottery.tickets import ticket_file
+from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import state
+from keras_lottery.training import state_file
+
+KEEP = ("tickets", "all")
 
 
-def play(experiment, directory, tell=lambda done, total, text: None):
-    """Trains what is not there yet, and returns a row per level.
+class Silence:
+    """Hears how far a run is, and says nothing."""
+
+    def start(self, steps):
+        """Told how many steps are to be trained in all."""
+
+    def begin(self, replicate, arm, level, density):
+        """Told what is trained next."""
+
+    def advance(self, steps):
+        """Told that so many steps are trained."""
+
+    def end(self, row, seconds):
+        """Told that a training is done, and what came out."""
+
+
+def play(experiment, directory, listener=None, *, keep="tickets"):
+    """Trains what is not there yet; returns the rows of all that is.
 
     Args:
         experiment: The `Experiment`.
         directory: Its `RunDirectory`, created.
-        tell: Called with (trainings done, in all, what is trained next).
+        listener: Like `Silence`.
+        keep: `"tickets"`: of the controls only their numbers are kept;
+            `"all"`: their trained tickets too.
 
     Returns:
         List of dicts: replicate, arm, level, counts and metrics.
+
+    Raises:
+        RunError: Another process is working on the run, or training diverged.
     """
-    table = Table(experiment, directory, tell)
-    data = image_sets.load(experiment.data)
-    model = _build(experiment, data)
-    test = accuracy_on(model, *data.test)
-    fresh = state.snapshot(model, model.optimizer)
-    for replicate in range(experiment.replicates):
-        trainer = Trainer(experiment, data, model, test, fresh, replicate)
-        found = list(_ticket_arm(trainer, table, replicate))
-        for control in experiment.controls:
-            _control_arm(control, found, trainer, table, replicate)
-    directory.save_levels(table.rows)
-    return table.rows
+    check_keep(keep)
+    with directory.lock(), experiment.scope():
+        player = _Player(experiment, directory, listener or Silence(), keep)
+        player.play()
+        directory.save_tables()
+    return directory.rows()
 
 
-class Table:
-    """Collects the rows of a run, and says how far it is."""
-
-    def __init__(self, experiment, directory, tell):
-        self.directory, self.rows = directory, []
-        self._tell, self._done = tell, 0
-        arms = len(experiment.controls)
-        per_replicate = 1 + experiment.levels * (1 + arms)
-        self._total = experiment.replicates * per_replicate
-
-    def announce(self, replicate, arm, level):
-        """Says what is trained next."""
-        text = f"replicate {replicate}, {arm}, level {level}"
-        self._tell(self._done, self._total, text)
-
-    def add(self, ticket, replicate, arm):
-        """Adds the row of a ticket."""
-        self._done += 1
-        self.rows.append(
-            {
-                "replicate": replicate,
-                "arm": arm,
-                "level": ticket.level,
-                "density": ticket.density,
-                "kept": ticket.mask.kept,
-                "size": ticket.mask.size,
-                **dict(sorted(ticket.metrics.items())),
-            }
-        )
-        self._tell(self._done, self._total, "")
+def check_keep(keep):
+    """Raises a ValueError for a `keep` that is not known."""
+    if keep not in KEEP:
+        raise ValueError(f"`keep` must be one of {KEEP}, got {keep!r}.")
 
 
-class Trainer:
-    """Trains the same network again and again, as the experiment says.
-
-    The network is compiled once: levels, controls and replicates only restore
-    values, so nothing is traced anew.
-    """
-
-    def __init__(self, experiment, data, model, test, fresh, replicate):
-        self.experiment, self.data, self.model = experiment, data, model
-        self.rows, self._test = [], test
-        order = seeds.stream(experiment.seed, "data order", replicate)
-        self._feed = feeds.ArrayFeed(
-            data.train,
-            experiment.batch_size,
-            experiment.eval_every,
-            shuffle=True,
-            seed=order,
-        )
-        self._validation = feeds.quick_to_start(
-            tf.data.Dataset.from_tensors(data.validation)
-        )
-        self._fresh = fresh
-
-    def initialize(self, seed):
-        """Gives the network new weights and a fresh optimizer."""
-        state.restore(self._fresh, self.model, self.model.optimizer)
-        state.restore_model(initializers.draw(self.model, seed), self.model)
-
-    def __call__(self, model, first_step, last_step):
-        """Trains from one step to another; returns the metrics.
-
-        The test set is read only where the validation loss is at a new
-        minimum, and at the end.
-        """
-        every = self.experiment.eval_every
-        epochs = feeds.Epochs(every, last_step // every)
-        steps = hooks.Steps(self._feed, epochs, first_step, {})
-        tests = TestAtMinimum(self._test)
-        curve = hooks.Curve(steps)
-        model.fit(
-            **self._feed.arguments(first_step),
-            epochs=epochs.count,
-            initial_epoch=epochs.place(first_step)[0],
-            validation_data=self._validation,
-            callbacks=[
-                steps,
-                hooks.StopOnDivergence(steps, "this training"),
-                tests,
-                curve,
-            ],
-            verbose=0,
-        )
-        self.rows = curve.rows
-        metrics = early_stopping.summarize(curve.rows)
-        metrics["test_accuracy"] = tests.at_minimum
-        metrics["last_test_accuracy"] = self._test()
-        return metrics
-
-    def train_control(self, control):
-        """Returns an untrained ticket as trained like the others."""
-        model = self.model
-        state.restore(self._fresh, model, model.optimizer)
-        control.restore(model, "start")
-        with enforce.masked(model, control.mask):
-            metrics = self(model, 0, self.experiment.steps)
-        end, end_state = tickets.ended(model, control.mask)
-        return dataclasses.replace(
-            control, end=end, end_state=end_state, metrics=metrics
+class _Player:
+    def __init__(self, experiment, directory, listener, keep):
+        self.experiment, self.directory = experiment, directory
+        self.listener, self.keep = listener, keep
+        self.model = experiment.model
+        self.others = arms.of(experiment)
+        self.lottery = arms.lottery(experiment, self.model)
+        self.conditions = conditions.of(
+            self.model, experiment.config.distribute.strategy
         )
 
+    def play(self):
+        """Trains what is missing."""
+        replicates = range(self.experiment.config.replicates)
+        missing = {each: self.missing(each) for each in replicates}
+        steps = [
+            self.experiment.steps - self.first_step(arm, level)
+            for each in missing.values()
+            for arm, level in each
+        ]
+        self.listener.start(sum(steps))
+        if not steps:
+            return
+        self.trainer = Trainer(self.experiment, self.model)
+        for replicate, each in missing.items():
+            if each:
+                self.replicate(replicate, each)
 
-class TestAtMinimum(keras.callbacks.Callback):
-    """Measures the test accuracy wherever the validation loss is lowest yet."""
+    def missing(self, replicate):
+        """Returns (arm or None for the ticket, level) of what is not done."""
+        pairs = [(None, level) for level in range(self.experiment.levels + 1)]
+        for arm in self.others:
+            pairs += [(arm, n) for n in range(1, self.experiment.levels + 1)]
+        return [
+            (arm, level)
+            for arm, level in pairs
+            if not self.directory.is_done(replicate, _name(arm), level)
+        ]
 
-    def __init__(self, measure):
-        super().__init__()
-        self.at_minimum, self._lowest = None, float("inf")
-        self._measure = measure
+    def first_step(self, arm, level):
+        """Returns the step that a training starts at."""
+        anew = arm is not None and arm.anew
+        return 0 if anew else self.lottery.first_step(level)
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Measures at a new minimum."""
-        if logs["val_loss"] < self._lowest:
-            self._lowest = logs["val_loss"]
-            self.at_minimum = self._measure()
+    def replicate(self, replicate, missing):
+        """Trains what is missing of a replicate: the tickets first."""
+        self.trainer.begin(replicate, self.listener.advance)
+        levels = [level for arm, level in missing if arm is None]
+        if arms.needs_point(self.experiment) and 0 not in levels:
+            self.trainer.point = self.state(replicate, 0, paths.POINT)
+        if levels:
+            self.tickets(replicate, min(levels))
+        for arm, level in missing:
+            if arm is not None:
+                self.control(replicate, arm, level)
+
+    def tickets(self, replicate, first):
+        """Trains the ticket's levels from the first that is missing."""
+        earlier = {}
+        if first > 0:
+            earlier["after"] = self.ticket(replicate, first - 1)
+            earlier["point"] = self.trainer.point
+        if first > 0 and arms.needs_end(self.experiment):
+            earlier["end"] = self.state(replicate, first - 1, paths.END)
+        found = search.find_tickets(
+            self.model,
+            self.trainer,
+            **arms.search_arguments(self.experiment),
+            **earlier,
+        )
+        for level in range(first, self.experiment.levels + 1):
+            with self.training(replicate, None, level) as result:
+                result["ticket"] = next(found)
+                result.update(self.states(level))
+            if level:
+                self.directory.drop((replicate, "ticket", level - 1), paths.END)
+        found.close()
+
+    def control(self, replicate, arm, level):
+        """Trains one control."""
+        seed = None if arm.seed is None else arm.seed(replicate)
+        dense = self.ticket(replicate, 0)
+        ticket = self.ticket(replicate, level)
+        with self.training(replicate, arm, level) as result:
+            made = arm.make(dense, ticket, self.model, seed)
+            first = self.first_step(arm, level)
+            result["ticket"] = self.trainer.train_control(made, first)
+
+    @contextlib.contextmanager
+    def training(self, replicate, arm, level):
+        """Times what is trained inside, and writes what it leaves."""
+        where = (replicate, _name(arm), level)
+        density = self.lottery.kept(level) / self.lottery.kept(0)
+        self.listener.begin(*where, density)
+        began, result = time.time(), {}
+        yield result
+        seconds = time.time() - began
+        row = self.row(where, arm, result["ticket"])
+        self.directory.save(where, row, self.contents(arm, result))
+        times = {
+            **_where(where),
+            "began": datetime.datetime.fromtimestamp(
+                began, datetime.UTC
+            ).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+        }
+        self.directory.save_tables([times])
+        self.listener.end(row, seconds)
+
+    def row(self, where, arm, ticket):
+        """Returns the level's row of levels.csv."""
+        replicate = where[0]
+        return {
+            **_where(where),
+            "density": ticket.density,
+            "kept": ticket.mask.kept,
+            "size": ticket.mask.size,
+            **dict(sorted(ticket.metrics.items())),
+            **self.trainer.seeds(replicate),
+            "control_seed": arm.seed(replicate) if arm and arm.seed else "",
+            **self.conditions,
+        }
+
+    def contents(self, arm, result):
+        """Returns the files of a level, by name."""
+        found = {paths.METRICS: formats.as_csv(self.trainer.rows)}
+        if arm is None or self.keep == "all":
+            found[paths.TICKET] = ticket_file.pack(result.pop("ticket"))
+        result.pop("ticket", None)
+        return found | {k: state_file.pack(v) for k, v in result.items()}
+
+    def states(self, level):
+        """Returns the snapshots that a stopped run needs to go on."""
+        found = {}
+        if level == 0 and arms.needs_point(self.experiment):
+            found[paths.POINT] = self.trainer.point
+        if arms.needs_end(self.experiment):
+            found[paths.END] = state.snapshot(self.model, self.model.optimizer)
+        return found
+
+    def ticket(self, replicate, level):
+        """Returns a ticket that is done."""
+        return Ticket.load(
+            self.directory.file(replicate, arms.TICKET, level, paths.TICKET)
+        )
+
+    def state(self, replicate, level, name):
+        """Returns a snapshot that is on disk."""
+        path = self.directory.file(replicate, arms.TICKET, level, name)
+        return state_file.read(path)
 
 
-def accuracy_on(model, images, labels):
-    """Returns a function that measures the accuracy of `model` as it is."""
-    images, labels = tf.constant(images), tf.constant(labels)
-
-    @tf.function
-    def accuracy():
-        predicted = tf.argmax(model(images, training=False), axis=-1)
-        return tf.reduce_mean(tf.cast(predicted == labels, tf.float64))
-
-    return lambda: float(accuracy().numpy())
+def _name(arm):
+    return arms.TICKET if arm is None else arm.name
 
 
-def _build(experiment, data):
-    keras.utils.set_random_seed(seeds.stream(experiment.seed, "init"))
-    model = lenet(data.train[0].shape[1:], experiment.hidden)
-    model.compile(
-        keras.optimizers.Adam(experiment.learning_rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=experiment.eval_every,
-    )
-    return model
-
-
-def _ticket_arm(trainer, table, replicate):
-    """Yields the tickets of all levels, from disk as far as they are there."""
-    experiment, directory = trainer.experiment, table.directory
-    last = None
-    for level in range(experiment.levels + 1):
-        table.announce(replicate, "ticket", level)
-        found = directory.ticket(replicate, "ticket", level)
-        if found is None:
-            break
-        last = found
-        table.add(found, replicate, "ticket")
-        yield found
-    else:
-        return
-    trainer.initialize(seeds.stream(experiment.seed, "init", replicate))
-    for found in search.find_tickets(
-        trainer.model,
-        trainer,
-        experiment.schedule,
-        steps=experiment.steps,
-        allocation="layerwise",
-        seed=experiment.seed,
-        after=last,
-    ):
-        directory.save(found, trainer.rows, replicate, "ticket")
-        table.add(found, replicate, "ticket")
-        table.announce(replicate, "ticket", found.level + 1)
-        yield found
-
-
-def _control_arm(control, found, trainer, table, replicate):
-    arm = f"{controls.ARMS[control]}_0"
-    for ticket in found[1:]:
-        table.announce(replicate, arm, ticket.level)
-        done = table.directory.ticket(replicate, arm, ticket.level)
-        if done is None:
-            seed = seeds.stream(trainer.experiment.seed, "controls", replicate)
-            make = controls.get(control)
-            done = trainer.train_control(make(ticket, trainer.model, seed))
-            table.directory.save(done, trainer.rows, replicate, arm)
-        table.add(done, replicate, arm)
+def _where(where):
+    return dict(zip(("replicate", "arm", "level"), where))

@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable
 from collections.abc import Mapping
 
+import keras_lottery
 from keras_lottery import checks
 from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
@@ -13,6 +14,7 @@ from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
+from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import enforce
@@ -101,6 +103,13 @@ class Lottery:
     def snapshot(self):
         """Returns a copy of the state that training starts from."""
         return state.snapshot(self.model, self.optimizer())
+
+    def kept(self, level):
+        """Returns how many weights are kept at a level, by the schedule."""
+        full = Mask.full({name: self.variables[name] for name in self.names})
+        sparsities = groups.sparsities(self.schedule, level)
+        budgets = find.budgets_of(self.governed, sparsities, full)
+        return sum(count for _, count in budgets)
 
     def first_step(self, level):
         """Returns the step that the training of a level starts at."""
@@ -206,28 +215,38 @@ class Progress:
         """Takes the rewind point from the model as it is."""
         self.point = lottery.snapshot()
 
-    def continue_after(self, ticket, lottery):
+    def continue_after(self, ticket, lottery, point=None, end=None):
         """Goes on where a lottery was when it gave `ticket`.
 
+        Args:
+            ticket: The last `Ticket` it gave.
+            lottery: The `Lottery`, which goes on.
+            point: `Snapshot` of the rewind step; not needed at step 0.
+            end: `Snapshot` of the end of the ticket's level; needed where a
+                rewind keeps something of it.
+
         Raises:
-            ValueError: What the lottery rewinds to is not all in a ticket.
+            ValueError: What the lottery rewinds to is not all there.
         """
-        if lottery.rewind_name != "weights" or lottery.rewind_step:
+        whole = lottery.rewind.restore is rewinds.everything
+        if (lottery.rewind_step and not point) or not (whole or end):
             raise ValueError(
-                "A ticket holds the weights of the rewind point, not the "
-                "optimizer's state there: only rewind='weights' with "
-                "rewind_step=0 continues from one."
+                "A ticket holds weights, not the optimizer's state: without "
+                "snapshots only rewind='weights' with rewind_step=0 continues "
+                "from one."
             )
         if not ticket.end:
             raise ValueError("Cannot continue from a ticket never trained.")
-        tickets.check_fits(
-            {**ticket.start, **ticket.start_state}, lottery.model
-        )
-        whole = {**ticket.start, **ticket.start_state}
-        state.restore_model(whole, lottery.model)
-        self.zero = self.point = state.first(lottery.model, lottery.optimizer())
+        start = {**ticket.start, **ticket.start_state}
+        tickets.check_fits(start, lottery.model)
+        state.restore_model(start, lottery.model)
+        self.zero = state.first(lottery.model, lottery.optimizer())
+        self.point = point or self.zero
         self.level, self.trained = ticket.level, True
-        ticket.restore(lottery.model, "end")
+        if end is None:
+            ticket.restore(lottery.model, "end")
+        else:
+            state.restore(end, lottery.model, lottery.optimizer())
 
 
 def name_of(choice):
@@ -239,8 +258,8 @@ def name_of(choice):
 
 def versions():
     """Returns the versions of what computes."""
-    packages = ("keras_lottery", "keras", "tensorflow", "numpy")
-    found = {}
+    packages = ("keras", "tensorflow", "numpy")
+    found = {"keras_lottery": keras_lottery.__version__}
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)

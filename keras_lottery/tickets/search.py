@@ -63,6 +63,8 @@ def find_tickets(
     data=None,
     seed=0,
     after=None,
+    point=None,
+    end=None,
 ):
     """Yields the ticket of each level, with a training loop of your own.
 
@@ -89,7 +91,10 @@ def find_tickets(
         layers: As in `lottery.prune`.
         data: Given to the criterion.
         seed: Seed of a criterion that draws.
-        after: The `Ticket` of an earlier lottery to continue from.
+        after: The last `Ticket` of an earlier lottery, to continue from.
+        point: `Snapshot` of that lottery's rewind step, needed unless it is 0.
+        end: `Snapshot` of the end of the level of `after`, needed by rewinds
+            that keep something of it.
 
     Yields:
         A `Ticket` per level, level 0 (dense) first.
@@ -128,15 +133,16 @@ def find_tickets(
         data=data,
         seed=seed,
     )
-    return _found(lottery, train, after)
-
-
-def _found(lottery, train, after):
-    model, k = lottery.model, lottery.rewind_step
-    mask = Mask.full({name: lottery.variables[name] for name in lottery.names})
     progress = Progress()
     if after is not None:
-        progress.continue_after(after, lottery)
+        progress.continue_after(after, lottery, point, end)
+    return _found(lottery, train, progress, after)
+
+
+def _found(lottery, train, progress, after):
+    model, k = lottery.model, lottery.rewind_step
+    mask = Mask.full({name: lottery.variables[name] for name in lottery.names})
+    if after is not None:
         mask = after.mask
 
     def train_level(level, first, capture):

@@ -25,6 +25,11 @@ _FIELDS = ("level", "metrics", "provenance", "model_config")
 
 def write(ticket, path):
     """Writes `ticket` to `path`: aside first, then renamed."""
+    files.write_whole(path, pack(ticket))
+
+
+def pack(ticket):
+    """Returns the bytes of a ticket file."""
     arrays = _arrays(ticket)
     header = {name: getattr(ticket, name) for name in _FIELDS}
     header.update(
@@ -39,8 +44,7 @@ def write(ticket, path):
     header = json.loads(json.dumps(header, default=_plain))
     header["checksum"] = _checksum(header, stored)
     text = json.dumps(header, sort_keys=True)
-    content = safetensors.numpy.save(stored, {"keras_lottery": text})
-    files.write_whole(path, content)
+    return safetensors.numpy.save(stored, {"keras_lottery": text})
 
 
 def read(path):

@@ -33,8 +33,8 @@ def summarize(rows):
         rows: List of dicts with `step` and logs.
 
     Returns:
-        Dict of floats: `early_step` and every `val_*` there; every log of the
-        last row as `last_*`.
+        Dict of floats: `early_step` and every `val_*` and `test_*` there;
+        every log of the last row as `last_*`.
 
     Example:
 
@@ -48,6 +48,9 @@ def summarize(rows):
     metrics = {}
     if best is not None:
         metrics["early_step"] = best["step"]
-        metrics.update({k: v for k, v in best.items() if k.startswith("val_")})
+        there = {
+            k: v for k, v in best.items() if k.startswith(("val_", "test_"))
+        }
+        metrics.update(there)
     last = {f"last_{k}": v for k, v in rows[-1].items() if k != "step"}
     return {**metrics, "last_step": rows[-1]["step"], **last}

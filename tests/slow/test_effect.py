@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from keras_lottery.runs import configuration
 from keras_lottery.runs import directory
 from keras_lottery.runs import experiment
 from keras_lottery.runs import play
@@ -20,12 +21,13 @@ pytestmark = [
 
 
 def test_a_ticket_beats_dense_and_its_reinitialization(tmp_path):
-    chosen = experiment.get(
-        "fashion_lenet", levels=9, controls=("reinitialize",)
-    )
-    run = directory.RunDirectory(chosen, tmp_path)
-    run.create()
-    rows = play.play(chosen, run)
+    config = configuration.load("fashion_lenet")
+    config.prune.levels = 9
+    config.replicates = 2
+    config.controls.names = ("reinitialize",)
+    run = directory.RunDirectory.of(config, tmp_path)
+    run.create(config)
+    rows = play.play(experiment.Experiment(config), run)
 
     def accuracy(arm, level):
         found = [

@@ -1,0 +1,63 @@
+"""Flags and words of a command line; every command parses its own."""
+
+import difflib
+
+from absl import flags
+
+
+class Usage(ValueError):
+    """Wrong usage: exit code 2."""
+
+
+def parse(command, usage, arguments, define, words=(0, 0)):
+    """Returns (flags, words), or None where help was asked for and given.
+
+    Args:
+        command: `"run"`.
+        usage: Text that teaches the command by example.
+        arguments: What was typed after the command.
+        define: Function `(flag_values) -> None` that defines the flags.
+        words: How many words beside flags there may be: (least, most).
+
+    Raises:
+        Usage: Something else was typed.
+    """
+    known = flags.FlagValues()
+    define(known)
+    if {"--help", "-h", "--helpfull", "help"} & set(arguments):
+        own = known.main_module_help() if len(known) else ""
+        print(f"{usage.rstrip()}\n\n{own}".rstrip())
+        return None
+    try:
+        found = known([command, *arguments], known_only=False)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise Usage(_unknown(error.flagname, list(known), command)) from error
+    except flags.Error as error:
+        raise Usage(f"{error}. {_see(command)}") from error
+    least, most = words
+    if not least <= len(found) <= most:
+        raise Usage(_wrong_words(command, found, least, most))
+    return known, found
+
+
+def nearest(name, known):
+    """Returns a sentence with the name most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _unknown(name, known, command):
+    hint = nearest(name, known)
+    return f"Unknown flag --{name}.{hint} {_see(command)}"
+
+
+def _wrong_words(command, found, least, most):
+    given = " ".join(found) or "nothing"
+    if most == 0:
+        return f"`{command}` takes only flags, got {given}. {_see(command)}"
+    count = str(least) if least == most else f"{least} to {most}"
+    return f"`{command}` takes {count} PATH, got {given}. {_see(command)}"
+
+
+def _see(command):
+    return f"See `keras-lottery {command} --help`."

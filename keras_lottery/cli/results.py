@@ -1,0 +1,100 @@
+"""What is made of a run: the table, the report, the export."""
+
+import os
+
+from keras_lottery import directions
+from keras_lottery.report import curves
+from keras_lottery.report import page
+from keras_lottery.report import words
+from keras_lottery.runs import paths
+
+
+def report(run, rows, command):
+    """Prints the table and the summary, and writes report.html.
+
+    Args:
+        run: The `RunDirectory`.
+        rows: Its rows.
+        command: The command that makes the report again.
+    """
+    config = run.read_config()
+    metric, mode = deciding(config)
+    facts = {"command": command, **_facts(config, rows)}
+    page.write(
+        rows,
+        run.report_path,
+        title=config["name"],
+        facts=facts,
+        metric=metric,
+        mode=mode,
+    )
+    tickets = os.path.join(run.path, "replicate_0", "ticket", "level_*")
+    print(
+        f"{words.format_table(rows, metric)}\n\n"
+        f"{page.summary(rows, metric, mode)}\n\n"
+        f"report   {run.report_path}\n"
+        f"table    {run.levels_path}\n"
+        f"tickets  {tickets}"
+    )
+
+
+def export(run, rows):
+    """Exports the winning ticket of replicate 0, unless that was done."""
+    from keras_lottery.exporting.saved_model import export as write
+    from keras_lottery.tickets.ticket import Ticket
+
+    level = exported_level(run.read_config(), rows)
+    where = (0, "ticket", level)
+    checksum = run.checksums(*where)[paths.TICKET]
+    path = run.exported(checksum)
+    if path is None:
+        ticket = Ticket.load(run.file(*where, paths.TICKET))
+        path = write(ticket, run.export_path)
+        run.note_export(path, checksum)
+    print(f"export   {path}  (replicate 0, level {level})")
+
+
+def deciding(config):
+    """Returns the metric that decides, and `"max"` or `"min"`.
+
+    Args:
+        config: A run's configuration, a dict from a file.
+    """
+    train = config.get("train", {})
+    names = [*train.get("metrics", []), "loss"]
+    metric = train.get("metric") or names[0].rpartition(":")[2]
+    return metric, train.get("mode") or directions.mode_of(metric)
+
+
+def exported_level(config, rows):
+    """Returns the winning level, or where there is none the best one."""
+    metric, mode = deciding(config)
+    tolerance = config.get("export", {}).get("tolerance", 0.0)
+    winner = curves.winning_level(rows, tolerance, metric, mode)
+    if winner is not None:
+        return winner.ticket.level
+    pruned = [
+        row
+        for row in rows
+        if row["arm"] == "ticket" and row["replicate"] == 0 and row["level"]
+    ]
+    sign = 1 if mode == "max" else -1
+    best = max(pruned, key=lambda row: sign * row[f"val_{metric}"])
+    return best["level"]
+
+
+def _facts(config, rows):
+    first = rows[0] if rows else {}
+    versions = [
+        f"{name.removeprefix('version_')} {value}"
+        for name, value in first.items()
+        if name.startswith("version_")
+    ]
+    return {
+        "data": config.get("data", {}).get("name", ""),
+        "network": config.get("model", {}).get("name", ""),
+        "seed": str(config.get("seed", "")),
+        "replicates": str(len({row["replicate"] for row in rows})),
+        "device": first.get("device", ""),
+        "versions": ", ".join(versions),
+    }

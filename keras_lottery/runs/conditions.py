@@ -1,0 +1,41 @@
+"""The conditions of a training: what its numbers are reproducible on."""
+
+import tensorflow as tf
+
+from keras_lottery.tickets.lottery import versions
+
+
+def of(model, strategy):
+    """Returns versions, devices, threads and how the model is compiled.
+
+    With the same conditions, on the same machine, the same run gives the same
+    bits.
+
+    Args:
+        model: The compiled `keras.Model`.
+        strategy: Name of the distribution strategy.
+
+    Returns:
+        Dict of text and numbers.
+    """
+    threads = tf.config.threading
+    return {
+        "device": device(),
+        "strategy": strategy,
+        "jit_compile": str(model.jit_compile),
+        "threads_inside_ops": threads.get_intra_op_parallelism_threads(),
+        "threads_between_ops": threads.get_inter_op_parallelism_threads(),
+        **{f"version_{name}": v for name, v in versions().items()},
+    }
+
+
+def device():
+    """Returns what TensorFlow computes on: `CPU`, or names of accelerators."""
+    found = [
+        tf.config.experimental.get_device_details(each).get(
+            "device_name", each.device_type
+        )
+        for kind in ("TPU", "GPU")
+        for each in tf.config.list_physical_devices(kind)
+    ]
+    return ", ".join(found) or "CPU"

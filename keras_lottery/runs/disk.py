@@ -1,0 +1,95 @@
+"""How much room a run takes, said before it starts."""
+
+import os
+import shutil
+
+from keras_lottery.errors import RunError
+from keras_lottery.pruning import weights
+from keras_lottery.runs import arms
+
+# A level's csv and json, and the header of a ticket: small, never nothing.
+_BESIDE = 16_384
+
+
+def estimate(experiment, directory, *, keep):
+    """Returns how many bytes the missing levels of a run will take.
+
+    A ticket holds all weights at the start, the kept ones at the end, a bit
+    per weight, and the other variables twice.
+
+    Args:
+        experiment: The `Experiment`.
+        directory: Its `RunDirectory`.
+        keep: `"tickets"` or `"all"`.
+    """
+    lottery = arms.lottery(experiment, experiment.model)
+    others = [arm.name for arm in arms.of(experiment)]
+    total = 0
+    for replicate in range(experiment.config.replicates):
+        for level in range(experiment.levels + 1):
+            for arm in [arms.TICKET, *(others if level else ())]:
+                if directory.is_done(replicate, arm, level):
+                    continue
+                kept = arm == arms.TICKET or keep == "all"
+                total += _BESIDE + kept * _ticket_bytes(lottery, level)
+    return total + _states_bytes(experiment, lottery)
+
+
+def require(needed, path):
+    """Raises unless a disk has room.
+
+    Args:
+        needed: Bytes.
+        path: Where they are to be written; it need not exist.
+
+    Raises:
+        RunError: There is less room.
+    """
+    free = shutil.disk_usage(_existing(path)).free
+    if needed > free:
+        raise RunError(
+            f"The run needs about {size(needed)} in {path}, and only "
+            f"{size(free)} are free. Make room, choose another --workdir, or "
+            "keep less with --keep=tickets and fewer levels."
+        )
+
+
+def size(count):
+    """Returns a number of bytes as people write it.
+
+    Example:
+
+    >>> size(512), size(2_300_000), size(41_000_000_000)
+    ('512 B', '2.3 MB', '41.0 GB')
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def _ticket_bytes(lottery, level):
+    bits, start, others = 0, 0, 0
+    for name, variable in weights.by_name(lottery.model).items():
+        count = int(variable.shape.num_elements())
+        if name in lottery.names:
+            bits, start = bits + -(-count // 8), start + 4 * count
+        else:
+            others += 2 * 4 * count
+    return bits + start + others + 4 * lottery.kept(level)
+
+
+def _states_bytes(experiment, lottery):
+    """Two snapshots per replicate, with up to three slots per weight."""
+    if arms.needs_point(experiment):
+        held = weights.by_name(lottery.model).values()
+        count = sum(int(variable.shape.num_elements()) for variable in held)
+        return experiment.config.replicates * 2 * 4 * 4 * count
+    return 0
+
+
+def _existing(path):
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path

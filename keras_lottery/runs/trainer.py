@@ -1,0 +1,177 @@
+"""The trainer: one compiled network, trained again and again."""
+
+import dataclasses
+
+import keras
+
+from keras_lottery import seeds
+from keras_lottery.pruning import initializers
+from keras_lottery.pruning import naming
+from keras_lottery.tickets import ticket as tickets
+from keras_lottery.training import callbacks as hooks
+from keras_lottery.training import early_stopping
+from keras_lottery.training import enforce
+from keras_lottery.training import feeds
+from keras_lottery.training import measure
+from keras_lottery.training import state
+
+
+class Trainer:
+    """Trains the network of an experiment, as the experiment says.
+
+    The network is compiled once: levels, controls and replicates only restore
+    values, so nothing is traced anew.
+
+    Args:
+        experiment: The `Experiment`.
+        model: What its `build` returned.
+
+    Attributes:
+        rows: Of the last level trained: a dict per validation.
+        point: `Snapshot` of the rewind step of this replicate.
+    """
+
+    def __init__(self, experiment, model):
+        self.experiment, self.model = experiment, model
+        data = experiment.data
+        self._validate = measure.measure_on(model, *data.validation)
+        self._test = measure.measure_on(model, *data.test)
+        self._fresh = state.snapshot(model, model.optimizer)
+        self._reached = None
+
+    def begin(self, replicate, advance=lambda steps: None):
+        """Gives the network the first weights of a replicate.
+
+        Args:
+            replicate: Int >= 0.
+            advance: Called with a number of steps when they are trained.
+        """
+        experiment, self._advance = self.experiment, advance
+        self.rows = []
+        self._feed = feeds.ArrayFeed(
+            experiment.data.train,
+            experiment.config.train.batch_size,
+            experiment.config.eval_every,
+            shuffle=True,
+            seed=self._seed("data order", replicate),
+            augment=experiment.augment,
+        )
+        first = initializers.draw(self.model, self._seed("init", replicate))
+        dropout = _reseeded(self.model, self._seed("dropout", replicate))
+        self._first = {**self._fresh.model, **first, **dropout}
+        self.restart()
+        self.point = state.snapshot(self.model, self.model.optimizer)
+
+    def restart(self):
+        """Puts the network and its optimizer back to step 0."""
+        state.restore(self._fresh, self.model, self.model.optimizer)
+        state.restore_model(self._first, self.model)
+
+    def __call__(self, model, first_step, last_step):
+        """Trains from one step to another; returns the metrics.
+
+        The test set is read only where the validation loss is at a new
+        minimum, and at the end.
+        """
+        every = self.experiment.config.eval_every
+        if first_step == 0 or first_step != self._reached:
+            self.rows = []
+        epochs = feeds.Epochs(every, last_step // every)
+        steps = hooks.Steps(self._feed, epochs, first_step, {})
+        scores = Scores(
+            self.rows, steps, self._validate, self._test, self._advance
+        )
+        model.fit(
+            **self._feed.arguments(first_step),
+            epochs=epochs.count,
+            initial_epoch=epochs.place(first_step)[0],
+            callbacks=[
+                steps,
+                hooks.StopOnDivergence(steps, "this training"),
+                scores,
+            ],
+            verbose=0,
+        )
+        self._reached = last_step
+        if last_step < self.experiment.steps:  # level 0, up to the rewind step
+            self.point = state.snapshot(model, model.optimizer)
+            return {}
+        scores.test()
+        return early_stopping.summarize(self.rows)
+
+    def train_control(self, control, first_step):
+        """Returns an untrained ticket, trained from a step to the end."""
+        model = self.model
+        self.restart()
+        if first_step:
+            state.restore(self.point, model, model.optimizer)
+        control.restore(model, "start")
+        with enforce.masked(model, control.mask):
+            metrics = self(model, first_step, self.experiment.steps)
+        end, end_state = tickets.ended(model, control.mask)
+        return dataclasses.replace(
+            control, end=end, end_state=end_state, metrics=metrics
+        )
+
+    def seeds(self, replicate):
+        """Returns the seeds of a replicate, by what they decide."""
+        roles = ("init", "data order", "dropout")
+        return {
+            f"{role.replace(' ', '_')}_seed": self._seed(role, replicate)
+            for role in roles
+        }
+
+    def _seed(self, role, replicate):
+        return seeds.stream(self.experiment.config.seed, role, replicate)
+
+
+class Scores(keras.callbacks.Callback):
+    """Collects a row at every validation.
+
+    Args:
+        rows: List to add to.
+        steps: The `Steps` callback of the same training.
+        validate: Function `() -> dict` of validation metrics.
+        test: The same on test data.
+        advance: Called with the number of steps trained since the last row.
+    """
+
+    def __init__(self, rows, steps, validate, test, advance):
+        super().__init__()
+        self._rows, self._steps = rows, steps
+        self._validate, self._test, self._advance = validate, test, advance
+        self._before = steps.step
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Validates; tests where the validation loss is lowest yet."""
+        row = {"step": self._steps.step, **_floats(logs)}
+        row |= {f"val_{k}": v for k, v in self._validate().items()}
+        lowest = early_stopping.at_minimum(self._rows)
+        self._rows.append(row)
+        if lowest is None or row["val_loss"] < lowest["val_loss"]:
+            self.test()
+        self._advance(self._steps.step - self._before)
+        self._before = self._steps.step
+
+    def test(self):
+        """Adds test metrics to the last row, unless they are there."""
+        row = self._rows[-1]
+        if "test_loss" not in row:
+            row |= {f"test_{k}": v for k, v in self._test().items()}
+
+
+def _floats(logs):
+    return {name: float(value) for name, value in (logs or {}).items()}
+
+
+def _reseeded(model, seed):
+    """Returns new states of the model's seed generators: of dropout, say."""
+    generators = [
+        weight.name
+        for weight in naming.walk(model)
+        if weight.variable.name == "seed_generator_state"
+    ]
+    return {
+        name: [(seed + index) % 2**31, 0]
+        for index, name in enumerate(generators)
+    }
