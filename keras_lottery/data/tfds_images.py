@@ -147,6 +147,14 @@ def _tfds(name):
             f"{name!r} comes from tensorflow-datasets, which is not installed: "
             "pip install 'keras_lottery[data]'."
         ) from error
+    if not hasattr(tfds, "builder"):  # it logs what failed, and goes on
+        raise ValueError(
+            f"{name!r} comes from tensorflow-datasets, which is installed and "
+            "does not load: most often tensorflow-metadata is newer than the "
+            "protobuf that TensorFlow wants. `pip check` says which; with "
+            "TensorFlow 2.18 it helps to pip install 'tensorflow-metadata"
+            "<1.18'."
+        )
     return tfds
 
 

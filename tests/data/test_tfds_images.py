@@ -3,6 +3,7 @@
 import functools
 import logging
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -416,3 +417,10 @@ def test_loading_is_quiet(tmp_path, capfd):
     finally:
         absl.removeHandler(watching)
         absl.setLevel(level)
+
+
+def test_a_tfds_that_does_not_load_is_said(monkeypatch):
+    broken = types.ModuleType("tensorflow_datasets")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", broken)
+    with pytest.raises(ValueError, match="does not load: .*pip check"):
+        load_tfds("mnist")
