@@ -17,6 +17,9 @@ extras = {
 extras["all"] = sorted({each for group in extras.values() for each in group})
 extras["test"] = [
     *extras["all"],
+    "ipykernel>=6.29",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
     "pandas>=2.2",
     "pytest>=8",
     "pytest-timeout>=2.3",

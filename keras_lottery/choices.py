@@ -56,7 +56,13 @@ def imported(reference, expected):
     3.0
     """
     module_name, _, name = reference.partition(":")
-    sys.path.insert(0, os.getcwd())
+    if not module_name or module_name.startswith("."):
+        raise ValueError(
+            f"{reference!r} names {expected}, but its part before the colon is "
+            "no module: write it as in an import, such as my_module:function."
+        )
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -66,7 +72,8 @@ def imported(reference, expected):
             "directory."
         ) from error
     finally:
-        sys.path.pop(0)
+        if here in sys.path:  # the module may have put another first
+            sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
         functions = ", ".join(

@@ -3,9 +3,12 @@
 import ast
 import pathlib
 
+import pytest
+
 import keras_lottery
 
 ROOT = pathlib.Path(keras_lottery.__file__).parent
+CONFIGS = ROOT.parent / "configs"
 FLOORS = {
     "": 0,
     "tfmot_bridge": 1,
@@ -108,8 +111,34 @@ def test_only_the_bridge_imports_tfmot_and_tf_keras():
         assert _users_of(package, inside="/".join) <= {"tfmot_bridge"}
 
 
-def test_only_the_command_line_sees_absl():
+def test_only_the_command_line_sees_absl_and_bars():
     assert _users_of("absl", inside=_folder) == {"cli"}
+    assert _users_of("tqdm", inside=_folder) == {"cli"}
+
+
+def test_configurations_end_where_experiments_are_made():
+    """Below, settings are plain arguments."""
+    users = _users_of("ml_collections", inside="/".join)
+    outside = {user for user in users if not user.startswith("cli/")}
+    assert outside == {"runs/configuration", "runs/verify"}
+    assert "cli/overrides" in users
+
+
+@pytest.mark.skipif(not CONFIGS.exists(), reason="needs a checkout: configs/")
+def test_configs_import_only_where_they_start_from():
+    found = {
+        path.name: list(_imports(path))
+        for path in CONFIGS.iterdir()
+        if path.suffix == ".py"
+    }
+    assert found
+    assert set(map(tuple, found.values())) == {
+        ("keras_lottery.runs.configuration",)
+    }
+
+
+def test_locks_are_taken_in_one_place():
+    assert _users_of("filelock", inside="/".join) == {"runs/directory"}
 
 
 def test_the_report_knows_nothing_of_tensorflow():

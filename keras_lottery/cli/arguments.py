@@ -25,8 +25,7 @@ def parse(command, usage, arguments, define, words=(0, 0)):
     known = flags.FlagValues()
     define(known)
     if {"--help", "-h", "--helpfull", "help"} & set(arguments):
-        own = known.main_module_help() if len(known) else ""
-        print(f"{usage.rstrip()}\n\n{own}".rstrip())
+        print(f"{usage.rstrip()}\n\n{_explained(known)}".rstrip())
         return None
     try:
         found = known([command, *arguments], known_only=False)[1:]
@@ -44,6 +43,17 @@ def nearest(name, known):
     """Returns a sentence with the name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _explained(known):
+    """Returns a line per flag: absl lists those of the main module only."""
+    lines = []
+    for name in known:
+        flag = known[name]
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+        default = f" (default: {flag.default})" if flag.default else ""
+        lines.append(f"  {shown:<16} {flag.help}{default}")
+    return "\n".join(["Flags:", *lines]) if lines else ""
 
 
 def _unknown(name, known, command):

@@ -56,10 +56,14 @@ def _define(known):
 
 def _chosen_of_run(path):
     from keras_lottery.cli import results
+    from keras_lottery.errors import RunError
     from keras_lottery.runs import paths
     from keras_lottery.runs.directory import RunDirectory
 
     run = RunDirectory.open(path)
-    level = results.exported_level(run.read_config(), run.rows())
+    try:
+        level = results.exported_level(run.read_config(), run.rows())
+    except RunError as error:
+        raise RunError(f"{run.path}: {error}") from error
     print(f"replicate 0, level {level} of {run.path}")
     return run.file(0, "ticket", level, paths.TICKET)

@@ -93,7 +93,7 @@ def _rewinds(chosen):
     from keras_lottery.tickets import rewind
 
     del chosen
-    return list(rewind.REWINDS)
+    return [f"{name:<30} {_REWINDS.get(name, '')}" for name in rewind.REWINDS]
 
 
 def _controls(chosen):
@@ -109,7 +109,8 @@ def _strategies(chosen):
     here = strategies.found()
     for name, function in strategies.STRATEGIES.items():
         note = "" if name in here else " (no such device here)"
-        yield f"{name:<24} {_summary(function)}{note}"
+        summary = _summary(function).removeprefix("Returns ")
+        yield f"{name:<30} {summary}{note}"
 
 
 def _runs(chosen):
@@ -120,13 +121,20 @@ def _runs(chosen):
 
 
 def _table(functions):
-    return [f"{name:<24} {_summary(f)}" for name, f in functions.items()]
+    return [f"{name:<30} {_summary(f)}" for name, f in functions.items()]
 
 
 def _summary(function):
     return (function.__doc__ or "").strip().split("\n")[0]
 
 
+_REWINDS = {
+    "weights": "weights and learning rate as at the rewind step",
+    "learning_rate": "weights stay, the learning rate starts again",
+    "fine_tune": "weights stay, trained on at the last learning rate",
+    "continue": "trained on without a rewind; the ticket starts at step 0",
+    "none": "trained on without a rewind",
+}
 _LIGHT = {"configs", "data", "runs"}  # they need no TensorFlow
 _SECTIONS = {
     "configs": _configs,

@@ -8,6 +8,7 @@ import importlib
 import shlex
 import sys
 
+import keras_lottery
 from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
 
@@ -31,6 +32,11 @@ COMMANDS = ("run", "report", "export", "verify", "list", "doctor")
 def main(typed=None):
     """Runs one command and exits with its code."""
     typed = sys.argv[1:] if typed is None else list(typed)
+    if typed[:1] == ["help"] and typed[1:2] and typed[1] in COMMANDS:
+        typed = [typed[1], "--help"]
+    if typed[:1] == ["--version"]:
+        print(f"keras_lottery {keras_lottery.__version__}")
+        sys.exit(0)
     if not typed or typed[0] in ("-h", "--help", "help"):
         print(HELP)
         sys.exit(0 if typed else 2)

@@ -1,7 +1,5 @@
 """keras-lottery report: a run's table and page, from what is on disk."""
 
-import shlex
-
 from keras_lottery.cli import arguments
 
 USAGE = """\
@@ -37,7 +35,7 @@ def main(typed):
         )
     if not run.is_locked():
         run.save_tables()
-    results.report(run, rows, shlex.join(["keras-lottery", "report", *typed]))
+    results.report(run, rows)
     return 0
 
 

@@ -3,35 +3,36 @@
 import os
 
 from keras_lottery import directions
+from keras_lottery.errors import RunError
 from keras_lottery.report import curves
 from keras_lottery.report import page
 from keras_lottery.report import words
 from keras_lottery.runs import paths
 
 
-def report(run, rows, command):
+def report(run, rows):
     """Prints the table and the summary, and writes report.html.
 
     Args:
         run: The `RunDirectory`.
         rows: Its rows.
-        command: The command that makes the report again.
     """
     config = run.read_config()
     metric, mode = deciding(config)
-    facts = {"command": command, **_facts(config, rows)}
-    page.write(
-        rows,
-        run.report_path,
-        title=config["name"],
-        facts=facts,
-        metric=metric,
-        mode=mode,
-    )
+    rewound = config.get("rewind", {}).get("step", 0) > 0
+    said = {
+        "metric": metric,
+        "mode": mode,
+        # Frankle et al. (2020): what is rewound to a later step matches.
+        "word": "matching" if rewound else "winning",
+    }
+    facts = {"command": run.read_command(), **_facts(config, rows)}
+    title = config["name"]
+    page.write(rows, run.report_path, title=title, facts=facts, **said)
     tickets = os.path.join(run.path, "replicate_0", "ticket", "level_*")
     print(
         f"{words.format_table(rows, metric)}\n\n"
-        f"{page.summary(rows, metric, mode)}\n\n"
+        f"{page.summary(rows, **said)}\n\n"
         f"report   {run.report_path}\n"
         f"table    {run.levels_path}\n"
         f"tickets  {tickets}"
@@ -63,7 +64,11 @@ def deciding(config):
     train = config.get("train", {})
     names = [*train.get("metrics", []), "loss"]
     metric = train.get("metric") or names[0].rpartition(":")[2]
-    return metric, train.get("mode") or directions.mode_of(metric)
+    try:
+        mode = directions.mode_of(metric, train.get("mode") or None)
+    except ValueError as error:
+        raise RunError(f"The run's config.json is damaged: {error}") from error
+    return metric, mode
 
 
 def exported_level(config, rows):
@@ -78,6 +83,11 @@ def exported_level(config, rows):
         for row in rows
         if row["arm"] == "ticket" and row["replicate"] == 0 and row["level"]
     ]
+    if not pruned:
+        raise RunError(
+            "No ticket of replicate 0 is trained yet, so there is none to "
+            "export. The command that made the run continues it."
+        )
     sign = 1 if mode == "max" else -1
     best = max(pruned, key=lambda row: sign * row[f"val_{metric}"])
     return best["level"]

@@ -42,12 +42,12 @@ def main(typed):
 
     start.tensorflow()
     start.require_matplotlib()
-    experiment, run = _prepared(config, chosen)
-    rows = _played(experiment, run, chosen.keep)
     command = shlex.join(["keras-lottery", "run", *typed])
+    experiment, run = _prepared(config, chosen, command)
+    rows = _played(experiment, run, chosen.keep)
     from keras_lottery.cli import results
 
-    results.report(run, rows, command)
+    results.report(run, rows)
     if experiment.config.export.enabled:
         results.export(run, rows)
     return 0
@@ -81,7 +81,7 @@ def _settings():
     )
 
 
-def _prepared(config, chosen):
+def _prepared(config, chosen, command):
     """Returns the experiment and its directory; nothing is written before."""
     from keras_lottery.runs import disk
     from keras_lottery.runs.directory import RunDirectory
@@ -93,7 +93,7 @@ def _prepared(config, chosen):
     run = RunDirectory.of(config, chosen.workdir)
     needed = disk.estimate(experiment, run, keep=chosen.keep)
     disk.require(needed, chosen.workdir)
-    run.create(config)
+    run.create(config, command)
     print(f"{run.path}: up to {disk.size(needed)} to be written", flush=True)
     return experiment, run
 

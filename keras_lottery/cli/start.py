@@ -1,14 +1,19 @@
 """What commands do before the heavy imports."""
 
+import contextlib
 import os
 
 
 def tensorflow():
     """Checks the backend, and keeps TensorFlow's notes off the terminal."""
+    wanted = "TF_CPP_MIN_LOG_LEVEL" in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from keras_lottery.environment import require_tensorflow_backend
+    with contextlib.nullcontext() if wanted else _quiet():
+        import tensorflow  # noqa: F401
 
-    require_tensorflow_backend()
+        from keras_lottery.environment import require_tensorflow_backend
+
+        require_tensorflow_backend()
 
 
 def require_matplotlib():
@@ -20,3 +25,20 @@ def require_matplotlib():
             "The report draws with matplotlib, which is not installed: pip "
             "install 'keras_lottery[report]'."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Turns away what C++ writes to file descriptor 2; errors still raise.
+
+    TensorFlow's notes on being loaded heed no TF_CPP_MIN_LOG_LEVEL: they come
+    before its logging is set up.
+    """
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -69,4 +69,6 @@ def _ticket(path):
 
 
 def _verdict(found):
-    return f"{len(found)} differences" if found else "as it says"
+    if not found:
+        return "as it says"
+    return f"{len(found)} difference{'s' if len(found) > 1 else ''}"

@@ -53,7 +53,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 """
 
 
-def write(levels, path, *, title, facts, metric="accuracy", mode=None):
+def write(levels, path, **described):
     """Writes the report of a run: whole, or not at all.
 
     Equal arguments give equal bytes.
@@ -61,20 +61,26 @@ def write(levels, path, *, title, facts, metric="accuracy", mode=None):
     Args:
         levels: List of dicts, one per replicate, arm and level.
         path: Where to.
-        title: Text.
-        facts: Dict of text to text to list: command, seed, versions.
-        metric: Name without `val_` or `test_`.
-        mode: `"max"` or `"min"`; known for common metrics.
+        **described: What `render` takes beside `levels`.
 
     Raises:
         ValueError: A metric whose direction is not known.
     """
-    content = render(levels, title=title, facts=facts, metric=metric, mode=mode)
-    files.write_whole(path, content.encode())
+    files.write_whole(path, render(levels, **described).encode())
 
 
-def render(levels, *, title, facts, metric="accuracy", mode=None):
+def render(
+    levels, *, title, facts, metric="accuracy", mode=None, word="winning"
+):
     """Returns the report as HTML that loads nothing from elsewhere.
+
+    Args:
+        levels: List of dicts, one per replicate, arm and level.
+        title: Text.
+        facts: Dict of text to text to list: command, seed, versions.
+        metric: Name without `val_` or `test_`.
+        mode: `"max"` or `"min"`; known for common metrics.
+        word: As in `summary`.
 
     Example:
 
@@ -87,7 +93,7 @@ def render(levels, *, title, facts, metric="accuracy", mode=None):
     figure = figure.replace(
         "<svg ", '<svg role="img" aria-label="Both plots, as in the table" ', 1
     )
-    text = summary(levels, metric, mode)
+    text = summary(levels, metric, mode, word)
     return (
         f"{_HEAD.format(title=html.escape(title))}<body>\n<main>\n"
         f"<h1>{html.escape(title)}</h1>\n"
@@ -100,13 +106,15 @@ def render(levels, *, title, facts, metric="accuracy", mode=None):
     )
 
 
-def summary(levels, metric="accuracy", mode=None):
+def summary(levels, metric="accuracy", mode=None, word="winning"):
     """Says in words what a run found, for who reads nothing else.
 
     Args:
         levels: List of dicts, one per replicate, arm and level.
         metric: Name without `val_` or `test_`.
         mode: `"max"` or `"min"`; known for common metrics.
+        word: `"winning"`, or `"matching"` for levels that were rewound to a
+            step after 0.
 
     Returns:
         A paragraph of plain text.
@@ -129,11 +137,11 @@ def summary(levels, metric="accuracy", mode=None):
     winner = curves.winning_level(levels, metric=metric, mode=mode)
     if winner is None:
         return (
-            "There is no winning ticket: on validation data no pruned level is "
+            f"There is no {word} ticket: on validation data no pruned level is "
             f"as good as the dense network and as early ({_mean_of(dense[0])}, "
             f"dense test {words.label(metric)} {_tested(dense[0], metric)})."
         )
-    return f"{_chosen(winner, metric)} {_verdict(winner, metric)}"
+    return f"{_chosen(winner, metric)} {_verdict(winner, metric, word)}"
 
 
 def _chosen(winner, metric):
@@ -151,22 +159,22 @@ def _chosen(winner, metric):
     return text
 
 
-def _verdict(winner, metric):
+def _verdict(winner, metric, word):
     control = winner.control
     if control is None or not control.test.n:
         return (
             "Whether its initial weights matter is not known, as no "
-            "reinitialized control was measured: it is not called winning."
+            f"reinitialized control was measured: it is not called {word}."
         )
     text = (
         f"Reinitialized it reaches {_tested(control, metric)} "
         f"({_count(control.test.n, 'training')}): "
     )
     if not winner.beats_control:
-        return f"{text}no worse, so it is not a winning ticket."
+        return f"{text}no worse, so it is not a {word} ticket."
     if winner.overlaps_control:
         text += "worse on average, though single trainings overlap, so "
-    return f"{text}it is a winning ticket."
+    return f"{text}it is a {word} ticket."
 
 
 def _caption(points):

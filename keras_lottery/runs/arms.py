@@ -1,6 +1,7 @@
 """Arms: the ticket, and what it is compared with at every level."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ def of(experiment):
         found.insert(0, Arm("one_shot", None, _one_shot(experiment)))
     for arm in found:
         _check_defined(arm, experiment)
+    _check_names([arm.name for arm in found])
     return found
 
 
@@ -119,14 +121,26 @@ def _one_shot(experiment):
     return make
 
 
+def _check_names(names):
+    """An arm is a folder: each needs a name of its own that can be one."""
+    wrong = [n for n in names if not re.fullmatch(r"[A-Za-z0-9_]+", n)]
+    if wrong or len(set(names)) < len(names):
+        raise ValueError(
+            f"controls.names gives the arms {', '.join(names)}: each needs a "
+            "name of its own, of letters, digits and '_'. Use controls.repeats "
+            "for more of one kind, and give functions other names."
+        )
+
+
 def _check_defined(arm, experiment):
     """A control keeps the start of its ticket, so there must be one start."""
     name = experiment.config.rewind.name
     if name not in ("weights", "continue") and not arm.anew:
         raise ValueError(
             f"The arm {arm.name!r} starts from the weights of the rewind "
-            f"point, and rewind.name={name!r} has none. Leave it out of "
-            "--config.controls (reinitialize is defined for every rewind)."
+            f"point, and rewind.name={name!r} has none. Leave it out: "
+            "--config.controls.names=\"('reinitialize',)\" and "
+            "--config.controls.one_shot=false are defined for every rewind."
         )
 
 

@@ -121,7 +121,17 @@ def load(reference):
             f"{name!r} has no function `get_config(variant='')`, which a "
             "config file must have."
         )
-    config = module.get_config(variant)
+    try:
+        config = module.get_config(variant)
+    except TypeError as error:
+        raise ValueError(
+            f"{name}: `get_config(variant='')` cannot be called: {error}."
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"{name}: `get_config` must return what `configuration.defaults()` "
+            f"gave it to fill in, got {type(config).__name__}."
+        )
     check(config)
     return config
 
@@ -224,8 +234,10 @@ def _tree(**settings):
 def _path(name):
     if "/" in name or name.endswith(".py"):
         path = pathlib.Path(name)
-        if not path.exists():
-            raise ValueError(f"There is no config file {name}.")
+        if not path.is_file() or path.suffix != ".py":
+            raise ValueError(
+                f"{name} is no config file: it must be there and end in .py."
+            )
         return path
     for folder in _FOLDERS:
         path = folder / f"{name}.py"
@@ -243,5 +255,10 @@ def _path(name):
 def _module(path):
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}: {error.msg}."
+        ) from error
     return module

@@ -5,18 +5,19 @@ level's row of levels.csv and the checksums of its other files.
 """
 
 import hashlib
-import json
 import os
 import re
 
 import filelock
 
-import keras_lottery
 from keras_lottery import files
 from keras_lottery.errors import RunError
+from keras_lottery.runs import config_file
 from keras_lottery.runs import formats
 from keras_lottery.runs import identity
 from keras_lottery.runs import paths
+
+_NUMBERS = ("density", "kept", "size", "early_step", "level", "replicate")
 
 
 class RunDirectory:
@@ -47,22 +48,27 @@ class RunDirectory:
         run.read_config()
         return run
 
-    def create(self, config):
+    def create(self, config, command=""):
         """Makes the directory, or checks that it is of this configuration.
 
         Levels and replicates grow to the larger number.
 
+        Args:
+            config: The tree, an `ml_collections.ConfigDict`.
+            command: What was typed, for the report.
+
         Raises:
             RunError: It cannot be written, or another configuration is there.
         """
-        tree = json.loads(identity.canonical(config.to_dict()))
+        tree = config_file.plain(config)
         path = paths.inside(self.path, paths.CONFIG)
         try:
             os.makedirs(self.path, exist_ok=True)
-            if os.path.lexists(path):
-                tree = _extended(self._check_same(tree), tree)
-            content = {"format": identity.FORMAT, "config": tree}
-            files.write_whole(path, formats.as_json(content))
+            with self.lock():  # what another process plays stays as it is
+                if os.path.lexists(path):
+                    there = config_file.read(path)
+                    tree = config_file.merged(there, tree, self.path)
+                config_file.write(path, tree, command)
         except OSError as error:
             raise RunError(
                 f"Cannot write the run to {self.path}: {error.strerror}. "
@@ -75,21 +81,12 @@ class RunDirectory:
         Raises:
             RunError: There is none, it is damaged, or of another format.
         """
+        return config_file.read(paths.inside(self.path, paths.CONFIG))
+
+    def read_command(self):
+        """Returns the command that made the run, or extended it."""
         path = paths.inside(self.path, paths.CONFIG)
-        found = formats.read_json(path)
-        if found.get("format") != identity.FORMAT:
-            raise RunError(
-                f"{path} was written by another version of keras_lottery: its "
-                f"format is {found.get('format')!r}, version "
-                f"{keras_lottery.__version__} reads {identity.FORMAT}. Choose "
-                "another --workdir, or use the version that made it."
-            )
-        config = found.get("config")
-        if not isinstance(config, dict) or not isinstance(
-            config.get("name"), str
-        ):
-            raise RunError(f"{path} is damaged: it holds no configuration.")
-        return config
+        return str(formats.read_json(path).get("command", ""))
 
     def lock(self):
         """Returns a context that keeps other processes out.
@@ -131,7 +128,22 @@ class RunDirectory:
 
     def row(self, replicate, arm, level):
         """Returns the row of a level that is done."""
-        return self._record((replicate, arm, level), "row")
+        where = (replicate, arm, level)
+        row = self._record(where, "row")
+        found = tuple(row.get(name) for name in ("replicate", "arm", "level"))
+        numbers = [
+            value
+            for name, value in row.items()
+            if name in _NUMBERS or name.startswith(("val_", "test_", "last_"))
+        ]
+        if found != where or not all(
+            isinstance(value, (int, float)) for value in numbers
+        ):
+            raise RunError(
+                f"{self.file(*where, paths.DONE)} is damaged: its row is not "
+                "one of this level."
+            )
+        return row
 
     def rows(self):
         """Returns the rows of all levels that are done, in order."""
@@ -206,7 +218,7 @@ class RunDirectory:
         """Returns the path of the export of a ticket (its sha256), or None."""
         for version, exported in self._exports().items():
             if exported == ticket and re.fullmatch(r"\d+", version):
-                path = os.path.join(self.export_path, version)
+                path = paths.inside(self.path, paths.EXPORT, version)
                 if os.path.isdir(path):
                     return path
         return None
@@ -228,24 +240,6 @@ class RunDirectory:
             raise RunError(f"{path} is damaged: it has no {part!r}.")
         return found
 
-    def _check_same(self, tree):
-        found = self.read_config()
-        there, here = identity.inside(found), identity.inside(tree)
-        differing = [
-            f"{path}: {there.get(path, 'absent')!r} there, "
-            f"{here.get(path, 'absent')!r} here"
-            for path in sorted(set(there) | set(here))
-            if there.get(path, "absent") != here.get(path, "absent")
-        ]
-        if differing:
-            raise RunError(
-                f"{self.path} holds a run with another configuration, made by "
-                "another version or changed by hand:\n  "
-                + "\n  ".join(differing)
-                + "\nChoose another --workdir."
-            )
-        return found
-
 
 def find_runs(workdir):
     """Returns the `RunDirectory`s in a directory, by name."""
@@ -254,17 +248,6 @@ def find_runs(workdir):
         for name in paths.folders(workdir)
         if os.path.exists(os.path.join(workdir, name, paths.CONFIG))
     ]
-
-
-def _extended(there, here):
-    """Returns the new configuration with the larger numbers of both."""
-    try:
-        here["replicates"] = max(here["replicates"], there["replicates"])
-        levels = max(here["prune"]["levels"], there["prune"]["levels"])
-        here["prune"]["levels"] = levels
-    except (KeyError, TypeError) as error:
-        raise RunError(f"config.json is damaged: {error!r}.") from error
-    return here
 
 
 def _rank(arm):

@@ -7,8 +7,9 @@ from keras_lottery.errors import RunError
 from keras_lottery.pruning import weights
 from keras_lottery.runs import arms
 
-# A level's csv and json, and the header of a ticket: small, never nothing.
+# A level's json and the header of a ticket: small, never nothing.
 _BESIDE = 16_384
+_NUMBER = 24  # a float in a curve, and what parts it from the next
 
 
 def estimate(experiment, directory, *, keep):
@@ -24,6 +25,7 @@ def estimate(experiment, directory, *, keep):
     """
     lottery = arms.lottery(experiment, experiment.model)
     others = [arm.name for arm in arms.of(experiment)]
+    beside = _BESIDE + _curve_bytes(experiment)
     total = 0
     for replicate in range(experiment.config.replicates):
         for level in range(experiment.levels + 1):
@@ -31,8 +33,9 @@ def estimate(experiment, directory, *, keep):
                 if directory.is_done(replicate, arm, level):
                     continue
                 kept = arm == arms.TICKET or keep == "all"
-                total += _BESIDE + kept * _ticket_bytes(lottery, level)
-    return total + _states_bytes(experiment, lottery)
+                total += beside + kept * _ticket_bytes(lottery, level)
+        total += _states_bytes(experiment, lottery, directory, replicate)
+    return total
 
 
 def require(needed, path):
@@ -79,13 +82,21 @@ def _ticket_bytes(lottery, level):
     return bits + start + others + 4 * lottery.kept(level)
 
 
-def _states_bytes(experiment, lottery):
-    """Two snapshots per replicate, with up to three slots per weight."""
-    if arms.needs_point(experiment):
-        held = weights.by_name(lottery.model).values()
-        count = sum(int(variable.shape.num_elements()) for variable in held)
-        return experiment.config.replicates * 2 * 4 * 4 * count
-    return 0
+def _curve_bytes(experiment):
+    validations = experiment.steps // experiment.config.eval_every
+    numbers = 1 + 3 * (1 + len(experiment.metrics))
+    return validations * numbers * _NUMBER
+
+
+def _states_bytes(experiment, lottery, directory, replicate):
+    """Two snapshots for a moment, with up to three slots per weight."""
+    last = (replicate, arms.TICKET, experiment.levels)
+    if not arms.needs_point(experiment) or directory.is_done(*last):
+        return 0
+    held = weights.by_name(lottery.model).values()
+    count = sum(int(variable.shape.num_elements()) for variable in held)
+    snapshots = 1 + 2 * arms.needs_end(experiment)
+    return snapshots * 4 * 4 * count
 
 
 def _existing(path):

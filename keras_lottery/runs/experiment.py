@@ -1,6 +1,8 @@
 """An experiment: what a configuration says, checked and made into objects."""
 
 import functools
+import inspect
+import math
 
 import keras
 import numpy as np
@@ -15,18 +17,16 @@ from keras_lottery.data import sources
 from keras_lottery.models import networks
 from keras_lottery.pruning import allocation
 from keras_lottery.pruning import criteria
+from keras_lottery.runs import compiling
 from keras_lottery.runs import configuration
 from keras_lottery.runs import schedule
+from keras_lottery.tickets import controls
 from keras_lottery.tickets import rewind
 from keras_lottery.training import decay
-from keras_lottery.training import learning_rate
+from keras_lottery.training import state
 from keras_lottery.training import strategies
 
-LOSSES = {
-    "softmax_crossentropy": functools.partial(
-        keras.losses.SparseCategoricalCrossentropy, from_logits=True
-    ),
-}
+CONTROL = "a control (ticket, model, seed) -> Ticket"
 _COUNTS = {  # setting: its least value
     "seed": 0,
     "replicates": 1,
@@ -61,12 +61,12 @@ class Experiment:
         configuration.check(config)
         self.config = config
         self._data_dir, self._download = data_dir, download
-        for path, least in _COUNTS.items():
-            checks.whole(path, _setting(config, path), least)
+        _check_numbers(config)
         _check_steps(config)
-        self.metrics = [_metric(name) for name in config.train.metrics]
-        self.metric = _deciding(config.train, self.metrics)
-        self.mode = config.train.mode or directions.mode_of(self.metric)
+        train = config.train
+        self.metrics = [compiling.metric(name) for name in train.metrics]
+        self.metric = compiling.deciding(train, self.metrics)
+        self.mode = directions.mode_of(self.metric, train.mode or None)
         self.schedule = schedule.of(config.prune)
         self.network = networks.get(
             choices.chosen(config.model.name, "a function that builds a model")
@@ -77,16 +77,13 @@ class Experiment:
         )
         criteria.get(self.criterion, config.seed)
         allocation.get(self.allocation)
-        rewind.get(config.rewind.name)
+        _check_rewind(config.rewind)
+        for name in config.controls.names:
+            controls.get(choices.chosen(name, CONTROL))
         self.augment = augmentation.get(config.data.augment)
         strategies.get(config.distribute.strategy)
-        self.optimizer()
-        self.loss()
-
-    @property
-    def name(self):
-        """What the run is called."""
-        return self.config.name
+        compiling.optimizer(train)
+        compiling.loss(train.loss)
 
     @property
     def levels(self):
@@ -102,13 +99,17 @@ class Experiment:
     def data(self):
         """The `DataSet`."""
         wanted = self.config.data
+        arguments = wanted.arguments.to_dict()
+        name = choices.chosen(wanted.name, "a function that returns a DataSet")
+        if callable(name):  # its arguments may be called as those of `load`
+            name, arguments = functools.partial(name, **arguments), {}
         return sources.load(
-            choices.chosen(wanted.name, "a function that returns a DataSet"),
+            name,
             validation=wanted.validation,
             rows=wanted.rows or None,
             data_dir=self._data_dir,
             download=self._download,
-            **wanted.arguments.to_dict(),
+            **arguments,
         )
 
     @functools.cached_property
@@ -116,6 +117,14 @@ class Experiment:
         """The network, compiled, in the scope of the strategy."""
         with self.scope():
             return self._build()
+
+    @functools.cached_property
+    def fresh(self):
+        """`Snapshot` of the network before its first training.
+
+        The object may be played again, with a network that has trained.
+        """
+        return state.snapshot(self.model, self.model.optimizer)
 
     def scope(self):
         """Returns a context: the scope of the distribution strategy."""
@@ -126,59 +135,33 @@ class Experiment:
         return strategies.get(self.config.distribute.strategy)()
 
     def _build(self):
-        seed = seeds.stream(self.config.seed, "init")
-        keras.utils.set_random_seed(seed)
-        model = self.network(**self._network_arguments())
+        train = self.config.train
+        keras.utils.set_random_seed(seeds.stream(self.config.seed, "init"))
+        wanted = self._network_arguments()
+        _check_accepted(self.config.model.name, self.network, wanted)
+        model = self.network(**wanted)
         if not isinstance(model, keras.Model) or not model.built:
             raise ValueError(
                 f"{self.config.model.name!r} must return a built keras.Model, "
                 f"got {type(model).__name__}."
             )
-        decay.decay(model, self.config.train.weight_decay)
+        _check_fit(model, compiling.loss(train.loss), self.data)
+        decay.decay(model, train.weight_decay)
         model.compile(
-            self.optimizer(),
-            self.loss(),
+            compiling.optimizer(train),
+            compiling.loss(train.loss),
             metrics=self.metrics,
             steps_per_execution=self.config.eval_every,
         )
         return model
 
-    def optimizer(self):
-        """Returns a new optimizer."""
-        train = self.config.train
-        rate = learning_rate.WarmupAndDrops(
-            train.learning_rate,
-            warmup=train.warmup,
-            drops=train.drops,
-            factor=train.drop_factor,
-        )
-        constant = not train.warmup and not train.drops
-        settings = {
-            "learning_rate": train.learning_rate if constant else rate,
-            **train.arguments.to_dict(),
-        }
-        if ":" in train.optimizer:
-            make = choices.imported(train.optimizer, "an optimizer's maker")
-            return make(**settings)
-        found = {"class_name": train.optimizer, "config": settings}
-        return _from_keras("train.optimizer", keras.optimizers.get, found)
-
-    def loss(self):
-        """Returns a new loss."""
-        name = self.config.train.loss
-        if name in LOSSES:
-            return LOSSES[name]()
-        if ":" in name:
-            return choices.imported(name, "a loss (y_true, y_pred)")
-        return _from_keras("train.loss", keras.losses.get, name)
-
     def _network_arguments(self):
-        wanted, x = self.config.model, self.data.train[0]
+        wanted = self.config.model
         statistics = None
         if self.config.data.normalize:
             statistics = data_set.channel_statistics(self.data)
         known = {
-            "input_shape": np.shape(x)[1:],
+            "input_shape": np.shape(self.data.train[0])[1:],
             "classes": data_set.classes(self.data),
             "width": wanted.width,
             "normalize": statistics,
@@ -187,6 +170,24 @@ class Experiment:
             **choices.accepted(self.network, **known),
             **wanted.arguments.to_dict(),
         }
+
+
+def _check_numbers(config):
+    for path, least in _COUNTS.items():
+        checks.whole(path, configuration.flat(config)[path], least)
+    tolerance = config.export.tolerance
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"export.tolerance={tolerance} must be >= 0.")
+
+
+def _check_rewind(wanted):
+    chosen = rewind.get(wanted.name)
+    if wanted.step and not chosen.starts_at_step:
+        raise ValueError(
+            f"rewind.name={wanted.name!r} goes back to no step, so rewind.step="
+            f"{wanted.step} means nothing. Leave it at 0, or use 'weights' or "
+            "'learning_rate'."
+        )
 
 
 def _check_steps(config):
@@ -198,46 +199,36 @@ def _check_steps(config):
             )
     if k >= steps:
         raise ValueError(f"rewind.step={k} must be below train.steps={steps}.")
-    known = ("", "max", "min")
-    if config.train.mode not in known:
+    train = config.train
+    late = [drop for drop in train.drops if drop >= steps]
+    if late or train.warmup > steps:
         raise ValueError(
-            f"train.mode must be one of {known}, got {config.train.mode!r}."
+            f"train.drops={train.drops} and train.warmup={train.warmup} must "
+            f"lie within train.steps={steps}."
         )
 
 
-def _metric(name):
-    """Returns what `compile` takes: a name, or the function it stands for."""
-    if ":" in name:
-        return choices.imported(name, "a metric (y_true, y_pred)")
-    _from_keras("train.metrics", keras.metrics.get, name)
-    return name
-
-
-def _deciding(train, metrics):
-    """Returns the name in the logs of the metric that decides."""
-    logged = [m if isinstance(m, str) else m.__name__ for m in metrics]
-    name = train.metric or (logged or ["loss"])[0]
-    if name not in ("loss", *logged):
-        raise ValueError(
-            f"train.metric={name!r} is not measured. Expected one of loss, "
-            f"{', '.join(logged)}: add it to train.metrics."
-        )
-    return name
-
-
-def _from_keras(setting, get, identifier):
+def _check_fit(model, loss, data):
+    """Raises where network, loss and data cannot go together."""
+    x, y = (part[:2] for part in data.train)
     try:
-        found = get(identifier)
+        keras.losses.get(loss)(y, model(x, training=False))
     except Exception as error:
         raise ValueError(
-            f"{setting}={identifier!r} is not known to Keras: {error}"
+            f"The network, the loss and the data do not fit together: inputs "
+            f"{x.shape[1:]}, targets {y.shape[1:]} ({y.dtype}), outputs "
+            f"{model.output_shape[1:]}. {type(error).__name__}: {error}"
         ) from error
-    if found is None:
-        raise ValueError(f"{setting}={identifier!r} is not known to Keras.")
-    return found
 
 
-def _setting(config, path):
-    for part in path.split("."):
-        config = config[part]
-    return config
+def _check_accepted(name, network, wanted):
+    """Raises before the call: a TypeError from inside is the network's own."""
+    signature = inspect.signature(network)
+    try:
+        signature.bind(**wanted)
+    except TypeError as error:
+        raise ValueError(
+            f"The network {name!r} cannot be built with "
+            f"{', '.join(sorted(wanted))}: {error}. It takes {signature}. Set "
+            "or clear model.arguments (--config.model.arguments={})."
+        ) from error

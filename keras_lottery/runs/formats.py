@@ -25,7 +25,7 @@ def read_json(path):
         raise RunError(
             f"There is no {path}: this is not a run, or not a whole one."
         ) from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     if not isinstance(found, dict):
         raise RunError(f"{path} is damaged: it holds no object.")
@@ -49,9 +49,15 @@ def as_csv(rows):
 
 
 def read_csv(path):
-    """Returns the rows of a csv file, dicts of text; none if there is none."""
+    """Returns the rows of a csv file, dicts of text; none if there is none.
+
+    Raises:
+        RunError: It is no csv file.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error

@@ -23,7 +23,9 @@ TICKET, METRICS, DONE = "ticket.safetensors", "metrics.csv", "level.json"
 POINT, END = "point.safetensors", "end.safetensors"
 OF_A_LEVEL = (TICKET, METRICS, POINT, END)
 
-_LEVEL = re.compile(r"replicate_(\d+)/([A-Za-z0-9_]+)/level_(\d+)")
+_LEVEL = re.compile(
+    r"replicate_(0|[1-9][0-9]*)/([A-Za-z0-9_]+)/level_(0|[1-9][0-9]*)"
+)
 
 
 def inside(root, *parts):

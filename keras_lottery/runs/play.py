@@ -1,7 +1,9 @@
 """Plays an experiment: replicates, and in each the ticket and its controls."""
 
 import contextlib
+import dataclasses
 import datetime
+import os
 import time
 
 from keras_lottery.runs import arms
@@ -75,6 +77,16 @@ class _Player:
             self.model, experiment.config.distribute.strategy
         )
 
+    def drop_ends(self, replicate):
+        """Removes the ends that no level goes on from any more."""
+        done = [
+            level
+            for level in range(self.experiment.levels + 1)
+            if self.directory.is_done(replicate, arms.TICKET, level)
+        ]
+        for level in done[:-1]:
+            self.directory.drop((replicate, arms.TICKET, level), paths.END)
+
     def play(self):
         """Trains what is missing."""
         replicates = range(self.experiment.config.replicates)
@@ -85,6 +97,8 @@ class _Player:
             for arm, level in each
         ]
         self.listener.start(sum(steps))
+        for replicate in replicates:
+            self.drop_ends(replicate)
         if not steps:
             return
         self.trainer = Trainer(self.experiment, self.model)
@@ -122,25 +136,31 @@ class _Player:
 
     def tickets(self, replicate, first):
         """Trains the ticket's levels from the first that is missing."""
-        earlier = {}
-        if first > 0:
-            earlier["after"] = self.ticket(replicate, first - 1)
-            earlier["point"] = self.trainer.point
-        if first > 0 and arms.needs_end(self.experiment):
-            earlier["end"] = self.state(replicate, first - 1, paths.END)
+        earlier = self.earlier(replicate, first - 1) if first else {}
         found = search.find_tickets(
             self.model,
             self.trainer,
             **arms.search_arguments(self.experiment),
             **earlier,
         )
-        for level in range(first, self.experiment.levels + 1):
-            with self.training(replicate, None, level) as result:
-                result["ticket"] = next(found)
-                result.update(self.states(level))
-            if level:
-                self.directory.drop((replicate, "ticket", level - 1), paths.END)
-        found.close()
+        with contextlib.closing(found):  # lets go of the masks after an error
+            for level in range(first, self.experiment.levels + 1):
+                with self.training(replicate, None, level) as result:
+                    result["ticket"] = self.signed(next(found), replicate)
+                    result.update(self.states(level))
+
+    def earlier(self, replicate, level):
+        """Returns what a search needs to go on after a level that is done.
+
+        What the tickets hold comes from them, not from a new draw: another
+        version may draw other first weights.
+        """
+        found = {"after": self.ticket(replicate, level)}
+        if arms.needs_point(self.experiment):
+            found["point"] = self.trainer.point
+        if arms.needs_end(self.experiment):
+            found["end"] = self.state(replicate, level, paths.END)
+        return found
 
     def control(self, replicate, arm, level):
         """Trains one control."""
@@ -158,11 +178,14 @@ class _Player:
         where = (replicate, _name(arm), level)
         density = self.lottery.kept(level) / self.lottery.kept(0)
         self.listener.begin(*where, density)
+        self.trainer.where = "replicate {}, {}, level {}".format(*where)
         began, result = time.time(), {}
         yield result
         seconds = time.time() - began
         row = self.row(where, arm, result["ticket"])
         self.directory.save(where, row, self.contents(arm, result))
+        if arm is None:
+            self.drop_ends(replicate)
         times = {
             **_where(where),
             "began": datetime.datetime.fromtimestamp(
@@ -194,6 +217,18 @@ class _Player:
             found[paths.TICKET] = ticket_file.pack(result.pop("ticket"))
         result.pop("ticket", None)
         return found | {k: state_file.pack(v) for k, v in result.items()}
+
+    def signed(self, ticket, replicate):
+        """Returns a ticket that says which run it is of."""
+        provenance = {
+            **ticket.provenance,
+            "run": os.path.basename(self.directory.path),
+            "replicate": replicate,
+            **self.trainer.seeds(replicate),
+        }
+        # Its number of levels changes when the run is extended: config.json.
+        provenance.pop("schedule", None)
+        return dataclasses.replace(ticket, provenance=provenance)
 
     def states(self, level):
         """Returns the snapshots that a stopped run needs to go on."""

@@ -28,7 +28,7 @@ def of(prune):
             )
         listed = list(prune.sparsities[: prune.levels])
         return {"*": schedules.ListedSparsities(listed)}
-    pairs = {pattern: rate for pattern, rate in prune.rates}
+    pairs = _pairs(prune.rates)
     if prune.rate:
         pairs.setdefault("*", prune.rate)
     if not pairs:
@@ -39,3 +39,13 @@ def of(prune):
         pattern: schedules.IterativePruning(rate, prune.levels)
         for pattern, rate in pairs.items()
     }
+
+
+def _pairs(rates):
+    try:
+        return {str(pattern): rate for pattern, rate in rates}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "prune.rates must be pairs of a pattern and a rate, such as "
+            f"(('output/*', 0.1),), got {rates!r}."
+        ) from error

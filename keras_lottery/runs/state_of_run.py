@@ -14,10 +14,11 @@ def table(workdir):
     for run in directory.find_runs(workdir):
         try:
             done, total = progress(run)
+            locked = run.is_locked()
         except RunError as error:
             found.append(f"{run.path}  unreadable: {error}")
             continue
-        if run.is_locked():
+        if locked:
             state = "running"
         else:
             state = "done" if done >= total else "stopped"

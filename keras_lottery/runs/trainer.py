@@ -29,14 +29,16 @@ class Trainer:
     Attributes:
         rows: Of the last level trained: a dict per validation.
         point: `Snapshot` of the rewind step of this replicate.
+        where: What the next training is called in errors; to be set.
     """
 
     def __init__(self, experiment, model):
         self.experiment, self.model = experiment, model
+        self.where = "this training"
         data = experiment.data
         self._validate = measure.measure_on(model, *data.validation)
         self._test = measure.measure_on(model, *data.test)
-        self._fresh = state.snapshot(model, model.optimizer)
+        self._fresh = experiment.fresh
         self._reached = None
 
     def begin(self, replicate, advance=lambda steps: None):
@@ -87,7 +89,7 @@ class Trainer:
             initial_epoch=epochs.place(first_step)[0],
             callbacks=[
                 steps,
-                hooks.StopOnDivergence(steps, "this training"),
+                hooks.StopOnDivergence(steps, self.where),
                 scores,
             ],
             verbose=0,

@@ -19,6 +19,7 @@ from keras_lottery.runs import identity
 from keras_lottery.runs import paths
 from keras_lottery.runs import schedule
 from keras_lottery.tickets.ticket import Ticket
+from keras_lottery.training import early_stopping
 
 # These rewinds start every level from the same weights.
 _SAME_START = ("weights", "continue")
@@ -37,20 +38,21 @@ def differences_of_run(run, tell=lambda where: None):
         tell: Called with (replicate, arm, level) before a level is read.
     """
     config = run.read_config()
-    found = _of_name(run, config) + _of_table(run)
+    found = _of_name(run, config) + _of_table(run) + _of_gaps(run)
     before = {}
     for where in run.levels():
         tell(where)
         found += _of_files(run, where)
+        label = "/".join(map(str, where))
         path = run.file(*where, paths.TICKET)
         if not os.path.exists(path):
+            found += [f"{label}: {each}" for each in _of_curve(run, where)]
             continue
         try:
             ticket = Ticket.load(path)
         except TicketError as error:
             found.append(str(error))
             continue
-        label = "/".join(map(str, where))
         found += [f"{label}: {each}" for each in differences_of_ticket(ticket)]
         found += [
             f"{label}: {each}"
@@ -88,11 +90,28 @@ def _of_name(run, config):
 
 
 def _of_table(run):
-    written = formats.read_csv(run.levels_path)
+    try:
+        written = formats.read_csv(run.levels_path)
+    except RunError as error:
+        return [str(error)]
     rows = formats.as_csv(run.rows()).decode()
     if formats.as_csv(written).decode() == rows:
         return []
     return ["levels.csv is not what the levels say"]
+
+
+def _of_gaps(run):
+    """A run that was stopped lacks levels at the end, never in between."""
+    done = set(run.levels())
+    return [
+        f"{replicate}/{arms.TICKET}/{earlier} is missing, and what came from "
+        "it is there"
+        for replicate, earlier in sorted(
+            {(r, n - 1) for r, a, n in done if n and a == arms.TICKET}
+            | {(r, n) for r, a, n in done if a != arms.TICKET}
+        )
+        if (replicate, arms.TICKET, earlier) not in done
+    ]
 
 
 def _of_files(run, where):
@@ -119,8 +138,32 @@ def _of_row(row, ticket):
     return [
         f"{name} is {value} in the ticket and {row.get(name)} in its row"
         for name, value in there.items()
-        if row.get(name) != value
+        if _differ(row.get(name), value)
     ]
+
+
+def _of_curve(run, where):
+    """Compares the row of a control without a ticket with its curve."""
+    path = run.file(*where, paths.METRICS)
+    try:
+        curve = [_numbers(row) for row in formats.read_csv(path)]
+    except (RunError, ValueError, TypeError) as error:
+        return [f"its {paths.METRICS} is damaged: {error}"]
+    row = run.row(*where)
+    return [
+        f"{name} is {value} by its curve and {row.get(name)} in its row"
+        for name, value in early_stopping.summarize(curve).items()
+        if _differ(row.get(name), value)
+    ]
+
+
+def _numbers(row):
+    found = {name: float(value) for name, value in row.items() if value != ""}
+    return {**found, "step": int(row["step"])}
+
+
+def _differ(one, two):
+    return one != two and not (one != one and two != two)  # NaN is NaN
 
 
 def _of_counts(config, ticket):
@@ -133,6 +176,9 @@ def _of_counts(config, ticket):
     except (ValueError, AttributeError, TypeError) as error:
         raise RunError(f"Its config.json is damaged: {error}") from error
     budgets = find.budgets_of(governed, sparsities, ticket.mask)
+    if ticket.provenance.get("control") == "randomize":  # over all layers
+        together = [name for names, _ in budgets for name in names]
+        budgets = [(together, sum(count for _, count in budgets))]
     return [
         f"{', '.join(names)}: keeps {kept} weights, the schedule says {count}"
         for names, count in budgets

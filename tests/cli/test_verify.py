@@ -1,0 +1,221 @@
+"""`verify`: every kind of damage is a line, and exit code 1."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_lottery.pruning.mask import Mask
+from keras_lottery.tickets.ticket import Ticket
+
+
+def folder(run, level=1, arm="ticket"):
+    return run / "replicate_0" / arm / f"level_{level}"
+
+
+def rewrite(run, level, change):
+    """Changes a ticket, and makes checksums and rows fit the change."""
+    place = folder(run, level)
+    path = place / "ticket.safetensors"
+    ticket = change(Ticket.load(path))
+    ticket.save(path)
+    record = json.loads((place / "level.json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record["sha256"]["ticket.safetensors"] = digest
+    record["row"]["kept"] = ticket.mask.kept
+    (place / "level.json").write_text(json.dumps(record))
+
+
+def differences(told):
+    return [x for x in told.out.splitlines() if x.startswith("DIFFERS")]
+
+
+def test_a_run_is_as_it_says(finished, answer):
+    told = answer("verify", finished)
+    assert told.code == 0
+    assert told.out == f"{finished}: 9 levels: as it says\n"
+    assert told.err == ""
+
+
+def test_a_ticket_is_as_it_says_weight_by_weight(finished, answer):
+    told = answer("verify", folder(finished) / "ticket.safetensors")
+    assert told.code == 0
+    rows = [line.split() for line in told.out.splitlines()[:-1]]
+    # 20 % of 64x30 and of 30x10, 10 % of 10x10 removed.
+    assert [(r[0], r[-2], r[-1]) for r in rows] == [
+        ("fc1/kernel", "1,536", "80.00%"),
+        ("fc2/kernel", "240", "80.00%"),
+        ("output/kernel", "90", "90.00%"),
+    ]
+    assert told.out.splitlines()[-1].endswith(": as it says")
+
+
+@pytest.mark.parametrize("name", ["ticket.safetensors", "metrics.csv"])
+def test_a_flipped_bit_is_found(name, finished, answer):
+    path = folder(finished) / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert any(
+        "ticket/1" in line and name in line and "checksum" in line
+        for line in differences(told)
+    )
+    assert not told.out.splitlines()[-1].endswith("as it says")
+
+
+def test_a_missing_file_is_found(finished, answer):
+    (folder(finished, 2, "shuffled_0") / "metrics.csv").unlink()
+    told = answer("verify", finished)
+    assert told.code == 1
+    (line,) = differences(told)
+    assert "shuffled_0/2/metrics.csv is missing" in line
+
+
+def test_a_missing_level_is_found(finished, answer):
+    shutil.rmtree(folder(finished, 2, "shuffled_0"))
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert "levels.csv" in told.out
+
+
+def test_a_hole_in_the_tickets_is_found(finished, answer):
+    """Of a run that was stopped levels are missing at the end only."""
+    shutil.rmtree(folder(finished, 1))
+    assert answer("report", finished).code == 0  # levels.csv fits again
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert differences(told)
+
+
+def test_a_number_changed_in_levels_csv_is_found(finished, answer):
+    path = finished / "levels.csv"
+    with open(path, newline="") as file:
+        value = list(csv.DictReader(file))[1]["test_accuracy"]
+    path.write_text(path.read_text().replace(value, "0.99"))
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert differences(told) == [
+        "DIFFERS  levels.csv is not what the levels say"
+    ]
+
+
+def test_a_number_changed_in_a_level_is_found(finished, answer):
+    path = folder(finished) / "level.json"
+    record = json.loads(path.read_text())
+    record["row"]["test_accuracy"] = 0.99
+    path.write_text(json.dumps(record))
+    assert answer("report", finished).code == 0
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert any("test_accuracy" in line for line in differences(told))
+
+
+def test_another_name_or_configuration_is_found(finished, answer):
+    path = finished / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert any(finished.name in line for line in differences(told))
+
+
+def test_a_path_with_a_slash_at_its_end_or_from_within(
+    finished, answer, monkeypatch
+):
+    assert answer("verify", f"{finished}/").code == 0
+    monkeypatch.chdir(finished)
+    assert answer("verify", ".").code == 0
+
+
+def test_too_many_weights_kept_are_found(finished, answer):
+    rewrite(
+        finished,
+        1,
+        lambda t: dataclasses.replace(
+            t,
+            mask=Mask({n: np.ones(t.mask.shapes[n], bool) for n in t.mask}),
+            end={n: np.zeros(t.mask.sizes[n], np.float32) for n in t.mask},
+        ),
+    )
+    told = answer("verify", finished)
+    assert told.code == 1
+    found = "\n".join(differences(told))
+    line = "keeps 2220 weights, the schedule says 1776"
+    assert f"fc1/kernel, fc2/kernel: {line}" in found
+
+
+def test_a_mask_that_is_not_nested_is_found(finished, answer):
+    def turned(ticket):
+        masks = {n: ticket.mask[n].copy() for n in ticket.mask}
+        masks["output/kernel"] = ~masks["output/kernel"]
+        # As many as before: what level 1 removed, filled up.
+        missing = 81 - masks["output/kernel"].sum()
+        free = np.flatnonzero(~masks["output/kernel"])[:missing]
+        masks["output/kernel"].flat[free] = True
+        return dataclasses.replace(ticket, mask=Mask(masks))
+
+    rewrite(finished, 2, turned)
+    told = answer("verify", finished)
+    assert told.code == 1
+    (line,) = differences(told)
+    assert "keeps weights that the level before removed" in line
+
+
+def test_another_start_is_found(finished, answer):
+    def moved(ticket):
+        start = dict(ticket.start)
+        start["fc2/kernel"] = start["fc2/kernel"] + np.float32(1e-3)
+        return dataclasses.replace(ticket, start=start)
+
+    rewrite(finished, 2, moved)
+    told = answer("verify", finished)
+    assert told.code == 1
+    (line,) = differences(told)
+    assert "fc2/kernel" in line and "level 0" in line
+
+
+def test_numbers_that_are_not_finite_are_found(finished, answer):
+    def broken(ticket):
+        end = dict(ticket.end)
+        end["fc1/kernel"] = np.full_like(end["fc1/kernel"], np.nan)
+        return dataclasses.replace(ticket, end=end)
+
+    rewrite(finished, 1, broken)
+    told = answer("verify", finished)
+    assert told.code == 1
+    (line,) = differences(told)
+    assert "the end of fc1/kernel is not finite" in line
+
+
+def test_a_single_difference_is_counted_as_one(finished, answer):
+    (folder(finished, 2, "shuffled_0") / "metrics.csv").unlink()
+    last = answer("verify", finished).out.splitlines()[-1]
+    assert last.endswith("1 difference")
+
+
+def test_a_saved_model_is_told_apart(finished, answer):
+    told = answer("verify", finished / "export" / "1")
+    assert told.code == 1 and "SavedModel" in told.err
+
+
+@pytest.mark.parametrize("name", ["nowhere", "levels.csv", "replicate_0"])
+def test_what_is_neither_run_nor_ticket_exits_1(name, finished, answer):
+    told = answer("verify", finished / name)
+    assert told.code == 1 and name in told.err and told.out == ""
+
+
+def test_it_changes_nothing(finished, answer, contents):
+    before = contents(finished)
+    assert answer("verify", finished).code == 0
+    assert contents(finished) == before
+
+
+def test_a_terminal_gets_a_bar(finished, on_a_terminal):
+    told = on_a_terminal("verify", finished)
+    assert told.code == 0
+    assert "9/9" in told.err and "9 levels: as it says" in told.out
