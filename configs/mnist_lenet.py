@@ -4,7 +4,7 @@
 left of each layer, of the output layer 10 %. The claims: tickets with 21.1 %
 of the weights reach their validation minimum earlier than the dense network,
 and their reinitialisations do not. `:short` trains a tenth of the steps with
-two replicates: 973 s for 8 levels on 2 cores.
+two replicates: 826 s for 8 levels on 2 shared cores.
 Run: `keras-lottery run --config=mnist_lenet:short`
 """
 
