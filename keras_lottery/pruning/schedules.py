@@ -250,15 +250,27 @@ def firings(schedule, steps):
     >>> list(firings(ConstantSparsity(0.5, begin_step=2, frequency=3), 9))
     [2, 5, 8]
     """
-    at = tf.range(1, steps + 1, dtype=tf.int64)
 
+    # Not `tf.map_fn`: where the schedule raises, that leaves a caching device
+    # behind, and no MirroredStrategy can be entered in this process any more.
     @tf.function(autograph=False)
     def look():
-        def one(step):
-            fires, sparsity = schedule(step)
-            return tf.cast(fires, tf.bool), tf.cast(sparsity, tf.float32)
+        def one(step, fires, sparsities):
+            fire, sparsity = schedule(step)
+            at = tf.cast(step, tf.int32) - 1
+            fires = fires.write(at, tf.cast(fire, tf.bool))
+            sparsities = sparsities.write(at, tf.cast(sparsity, tf.float32))
+            return step + 1, fires, sparsities
 
-        return tf.map_fn(one, at, fn_output_signature=(tf.bool, tf.float32))
+        first = tf.constant(1, tf.int64)  # as tfmot counts
+        found = (
+            tf.TensorArray(tf.bool, steps),
+            tf.TensorArray(tf.float32, steps),
+        )
+        _, *found = tf.while_loop(
+            lambda step, *_: step <= steps, one, (first, *found)
+        )
+        return [each.stack() for each in found]
 
     fires, sparsities = (each.numpy() for each in look())
     # float32 fractions such as 0.8 are not the float64 that was asked for:

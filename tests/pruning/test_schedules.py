@@ -126,6 +126,8 @@ def test_an_unfilled_schedule_says_so(schedule):
         schedule(3)
     with pytest.raises(ValueError, match="steps_per_level"):
         schedules.firings(schedule, 3)
+    # `tf.map_fn` would leave one, and break every later MirroredStrategy.
+    assert tf.compat.v1.get_variable_scope().caching_device is None
 
 
 @pytest.mark.parametrize(
