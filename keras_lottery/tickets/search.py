@@ -133,16 +133,15 @@ def find_tickets(
         data=data,
         seed=seed,
     )
+    return _found(lottery, train, after, point, end)
+
+
+def _found(lottery, train, after, point, end):
+    model, k = lottery.model, lottery.rewind_step
+    mask = Mask.full({name: lottery.variables[name] for name in lottery.names})
     progress = Progress()
     if after is not None:
         progress.continue_after(after, lottery, point, end)
-    return _found(lottery, train, progress, after)
-
-
-def _found(lottery, train, progress, after):
-    model, k = lottery.model, lottery.rewind_step
-    mask = Mask.full({name: lottery.variables[name] for name in lottery.names})
-    if after is not None:
         mask = after.mask
 
     def train_level(level, first, capture):
