@@ -18,13 +18,14 @@ endif
 run: $(VENV)/installed-all
 	$(BIN)/keras-lottery run
 
+# A file's tests stay in one process: they share what is trained once.
 test: lint
 	$(BIN)/python -m pytest -m "not slow" --doctest-modules \
-	    --durations=15 keras_lottery tests
+	    -n 2 --dist loadfile --durations=15 keras_lottery tests
 
 quick: lint
 	$(BIN)/python -m pytest -q -m "not slow and not thorough" \
-	    --doctest-modules keras_lottery tests
+	    -n 2 --dist loadfile --doctest-modules keras_lottery tests
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests

@@ -23,6 +23,7 @@ extras["test"] = [
     "pandas>=2.2",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
 ]
 
