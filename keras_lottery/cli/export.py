@@ -1,6 +1,7 @@
 """keras-lottery export: a ticket as a SavedModel for TF Serving."""
 
 import os
+import pathlib
 
 from absl import flags
 
@@ -16,7 +17,9 @@ Examples:
       a ticket file, from `ticket.save(...)` or from a run's levels
 
 Writes DIRECTORY/1, or the next free number: TensorFlow Serving polls
-DIRECTORY and loads it as it is. Weights are the trained ones; zeros included.
+DIRECTORY and loads it as it is. Weights are the trained ones, bit for bit:
+  --format=compact   gaps and values, decoded once when it is loaded (default)
+  --format=dense     as they are, zeros included
 """
 
 
@@ -35,13 +38,18 @@ def main(typed):
 
     start.tensorflow()
     from keras_lottery.exporting.saved_model import export
+    from keras_lottery.runs import disk
     from keras_lottery.tickets.ticket import Ticket
 
     if os.path.isdir(path):
         path = _chosen_of_run(path)
     ticket = Ticket.load(path)
     print(ticket)
-    print(export(ticket, chosen.to, version=chosen.version))
+    path = export(
+        ticket, chosen.to, version=chosen.version, format=chosen.format
+    )
+    print(f"{chosen.format}, {disk.size(_bytes(path))}:")
+    print(path)
     return 0
 
 
@@ -49,9 +57,21 @@ def _define(known):
     flags.DEFINE_string(
         "to", None, "Directory of the served model.", flag_values=known
     )
+    flags.DEFINE_enum(
+        "format",
+        "compact",
+        ["compact", "dense"],
+        "How weights are written.",
+        flag_values=known,
+    )
     flags.DEFINE_integer(
         "version", None, "Instead of the next free number.", flag_values=known
     )
+
+
+def _bytes(path):
+    files = pathlib.Path(path).rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _chosen_of_run(path):

@@ -7,18 +7,19 @@ import shutil
 import tempfile
 
 import keras
-import tensorflow as tf
 
 from keras_lottery import choices
-from keras_lottery.pruning import graph
-from keras_lottery.pruning import naming
+from keras_lottery.exporting.compact import write_compact
+from keras_lottery.exporting.dense import write_dense
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.tickets.pruned_model import PrunedModel
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import state
 
 
-def export(model_or_ticket, base, *, version=None, format="dense", model=None):
+def export(
+    model_or_ticket, base, *, version=None, format="compact", model=None
+):
     """Writes a SavedModel into a directory that TF Serving watches.
 
     `serving_default` takes the inputs of the Keras model under their names and
@@ -28,7 +29,8 @@ def export(model_or_ticket, base, *, version=None, format="dense", model=None):
         model_or_ticket: A trained `Ticket`, a `PrunedModel` or a Keras model.
         base: Directory of the served model; versions are its subdirectories.
         version: Int >= 0, or None for the next free one, from 1.
-        format: `"dense"`: weights as they are, zeros included.
+        format: `"compact"`: gaps and values, decoded once when it is loaded;
+            `"dense"`: weights as they are, zeros included.
         model: The model of a ticket that carries no config.
 
     Returns:
@@ -52,24 +54,7 @@ def export(model_or_ticket, base, *, version=None, format="dense", model=None):
         return _write_version(ready, write, os.fspath(base), version)
 
 
-def write_dense(model, path):
-    """Writes a Keras model as a SavedModel, each variable once.
-
-    Keras's own `export` writes every variable twice (in 3.15), and names the
-    inputs of a subclassed model by position.
-    """
-    module = tf.Module()
-    module.weights = [w.variable.value for w in naming.walk(model)]
-    specs, arranged = _signature(model)
-
-    def serve(**inputs):
-        return _named_outputs(model, model(arranged(inputs), training=False))
-
-    function = tf.function(serve).get_concrete_function(**specs)
-    tf.saved_model.save(module, path, signatures={"serving_default": function})
-
-
-FORMATS = {"dense": write_dense}
+FORMATS = {"compact": write_compact, "dense": write_dense}
 
 
 @contextlib.contextmanager
@@ -129,46 +114,3 @@ def _check(model):
 def _next_version(base):
     taken = [int(n) for n in os.listdir(base) if re.fullmatch(r"\d+", n)]
     return max(taken, default=0) + 1
-
-
-def _signature(model):
-    """Returns {name: TensorSpec} and how to hand such tensors to the model.
-
-    Raises:
-        ValueError: What the model is called on is not known.
-    """
-    known = graph.input_specs(model)
-    if known is None or known[1] or len(known[0]) != 1:
-        raise ValueError(
-            f"What {type(model).__name__} is called on is not known, or is "
-            "more than one argument. Wrap it for export: `inputs = "
-            "keras.Input(shape); keras.Model(inputs, model(inputs))`."
-        )
-    structure = known[0][0]
-    flat = keras.tree.flatten(structure)
-    names = _input_names(model, structure, len(flat))
-    specs = {
-        name: tf.TensorSpec((None, *spec.shape[1:]), spec.dtype, name)
-        for name, spec in zip(names, flat, strict=True)
-    }
-    return specs, lambda given: keras.tree.pack_sequence_as(
-        structure, [given[name] for name in names]
-    )
-
-
-def _input_names(model, structure, count):
-    if getattr(model, "inputs", None):
-        return [tensor.name for tensor in keras.tree.flatten(model.inputs)]
-    if isinstance(structure, dict):
-        return sorted(structure)
-    return ["inputs"] if count == 1 else [f"inputs_{i}" for i in range(count)]
-
-
-def _named_outputs(model, outputs):
-    if isinstance(outputs, dict):
-        return dict(outputs)
-    flat = keras.tree.flatten(outputs)
-    names = getattr(model, "output_names", None) or []
-    if len(names) != len(flat):
-        names = [f"output_{i}" for i in range(len(flat))]
-    return dict(zip(names, flat, strict=True))

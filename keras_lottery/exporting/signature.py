@@ -1,0 +1,55 @@
+"""The signature of an export: the inputs and outputs of the Keras model."""
+
+import keras
+import tensorflow as tf
+
+from keras_lottery.pruning import graph
+
+
+def signature(model):
+    """Returns {name: TensorSpec} and how to hand such tensors to the model.
+
+    Raises:
+        ValueError: What the model is called on is not known.
+    """
+    known = graph.input_specs(model)
+    if known is None or known[1] or len(known[0]) != 1:
+        raise ValueError(
+            f"What {type(model).__name__} is called on is not known, or is "
+            "more than one argument. Wrap it for export: `inputs = "
+            "keras.Input(shape); keras.Model(inputs, model(inputs))`."
+        )
+    structure = known[0][0]
+    flat = keras.tree.flatten(structure)
+    names = _input_names(model, structure, len(flat))
+    specs = {
+        name: tf.TensorSpec((None, *spec.shape[1:]), spec.dtype, name)
+        for name, spec in zip(names, flat, strict=True)
+    }
+    return specs, lambda given: keras.tree.pack_sequence_as(
+        structure, [given[name] for name in names]
+    )
+
+
+def named_outputs(model, outputs):
+    """Returns {name: tensor} of what the model returned.
+
+    Args:
+        model: The Keras model.
+        outputs: Tensor or structure of tensors.
+    """
+    if isinstance(outputs, dict):
+        return dict(outputs)
+    flat = keras.tree.flatten(outputs)
+    names = getattr(model, "output_names", None) or []
+    if len(names) != len(flat):
+        names = [f"output_{i}" for i in range(len(flat))]
+    return dict(zip(names, flat, strict=True))
+
+
+def _input_names(model, structure, count):
+    if getattr(model, "inputs", None):
+        return [tensor.name for tensor in keras.tree.flatten(model.inputs)]
+    if isinstance(structure, dict):
+        return sorted(structure)
+    return ["inputs"] if count == 1 else [f"inputs_{i}" for i in range(count)]
