@@ -17,6 +17,7 @@ from keras_lottery.exporting import codec
 from keras_lottery.exporting import compact
 from keras_lottery.exporting import dense as dense_format
 from keras_lottery.exporting import signature as signatures
+from keras_lottery.exporting import stripping
 from keras_lottery.models import lenet
 
 LAYERS = keras.layers
@@ -207,8 +208,8 @@ def test_it_answers_as_the_dense_export_does(each, tmp_path):
 def test_a_signature_owns_its_weights_because_we_tie_them(
     tmp_path, monkeypatch
 ):
-    """Where this fails, TensorFlow ties them itself and `_tie` can go."""
-    monkeypatch.setattr(compact, "_tie", lambda objects: None)
+    """Where this fails, TensorFlow ties them itself and `tie` can go."""
+    monkeypatch.setattr(stripping, "tie", lambda objects: None)
     export = Export(dense(), tmp_path)
     with pytest.raises(tf.errors.OpError, match="(?i)resource|variable"):
         export.serve(signature_of(export.path))
