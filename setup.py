@@ -53,7 +53,7 @@ setuptools.setup(
         "absl-py>=1.4",
         "filelock>=3.12",
         "keras>=3.13",
-        "ml_collections>=1.0",
+        "ml_collections>=1.1",
         "ml_dtypes>=0.4",
         "numpy>=2.0",
         "safetensors>=0.4.5",
