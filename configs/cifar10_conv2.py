@@ -1,10 +1,9 @@
 """Conv-2 on CIFAR-10: Frankle & Carbin (2019), figure 5.
 
-Convolutions of 64, 64, pool,
-then dense layers of 256, 256 and 10. 20,000 steps of Adam 2e-4 with batch
-60; a level removes 10 % of what is left of each convolution, 20 % of each
-dense layer, 10 % of the output layer. The paper's tickets
-are most accurate at 4.6 % of the weights.
+Convolutions of 64, 64, pool, then dense layers of 256, 256 and 10. 20,000
+steps of Adam 2e-4 with batch 60; a level removes 10 % of what is left of each
+convolution, 20 % of each dense layer, 10 % of the output layer. The paper's
+tickets are most accurate at 4.6 % of the weights.
 Not run by us in full: it is for a GPU. tfds downloads CIFAR-10 once with
 `--download`. Run: `keras-lottery run --config=cifar10_conv2`
 """

@@ -15,8 +15,10 @@ Examples:
 
 Plays two levels of 20 steps under each distribution strategy that this
 machine has devices for, and compares counts, masks and weights with plain
-CPU. Exit code 1 if a strategy fails or keeps other counts.
+CPU. Exit code 1 if a strategy fails, keeps other counts, or agrees on less
+than 99 % of the masks.
 """
+_AGREE = 0.99
 _PACKAGES = (
     "keras_lottery",
     "keras",
@@ -47,7 +49,7 @@ def main(typed):
     if failures:
         print(f"\nNot usable here: {', '.join(failures)}.")
         return 1
-    print("\nAll strategies found here keep the same weights as plain CPU.")
+    print("\nAll strategies found here agree with plain CPU.")
     return 0
 
 
@@ -94,7 +96,8 @@ def _examined(name):
         )
         return False
     difference, agreement = checkup.compare(found, plain)
-    same = found.kept == plain.kept
+    # Counts alone follow from the schedule; which weights, from the training.
+    same = found.kept == plain.kept and agreement >= _AGREE
     print(
         f"lottery under {name:<18} {'ok' if same else 'DIFFERS'}: kept "
         f"{', '.join(map(str, found.kept))}; masks agree {agreement:.2%}, "

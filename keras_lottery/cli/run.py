@@ -1,6 +1,5 @@
 """keras-lottery run: finds tickets, trains controls, reports, exports."""
 
-import os
 import shlex
 
 from absl import flags
@@ -102,6 +101,5 @@ def _played(experiment, run, keep):
     from keras_lottery.cli import progress
     from keras_lottery.runs import play
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     told = progress.listener(experiment.metric)
     return play.play(experiment, run, told, keep=keep)

@@ -132,7 +132,16 @@ class Experiment:
 
     @functools.cached_property
     def _strategy(self):
-        return strategies.get(self.config.distribute.strategy)()
+        name = self.config.distribute.strategy
+        strategy = strategies.get(name)()
+        devices = getattr(strategy, "num_replicas_in_sync", 1)
+        if devices > 1:
+            raise ValueError(
+                f"distribute.strategy={name!r} is over {devices} devices, and "
+                "runs train on one for now: use 'none' or 'one_device'. "
+                "`lottery.prune` in the strategy's scope trains on several."
+            )
+        return strategy
 
     def _build(self):
         train = self.config.train

@@ -75,6 +75,22 @@ def test_a_strategy_that_keeps_other_weights_exits_1(
     assert "Not usable here: mirrored." in told.out
 
 
+def test_a_strategy_that_keeps_as_many_others_exits_1(
+    quick, answer, monkeypatch
+):
+    plain = checkup.plain()
+    other = plain._replace(masks=plain.masks[::-1])
+    assert (other.masks == plain.masks).mean() < 0.99
+    monkeypatch.setattr(
+        checkup,
+        "lottery_under",
+        lambda name: other if name == "mirrored" else plain,
+    )
+    told = answer("doctor")
+    assert told.code == 1
+    assert under(told.out)["mirrored"].startswith("DIFFERS")
+
+
 def test_what_is_not_installed_is_said(quick, answer, monkeypatch):
     import importlib.metadata
 
