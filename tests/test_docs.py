@@ -7,8 +7,8 @@ import re
 import pytest
 
 import keras_lottery
+from keras_lottery import notation
 from keras_lottery.report import curves
-from keras_lottery.report import words
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -36,7 +36,7 @@ def markdown_table(name):
         cells = [
             f"{at[kind].test.mean:.2%}" if kind in at else "" for kind in kinds
         ]
-        kept = words.percent(next(iter(at.values())).density)
+        kept = notation.percent(next(iter(at.values())).density)
         lines.append(f"| {kept} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -74,7 +74,7 @@ def test_the_mnist_figures_are_those_of_the_results(kind, level, network):
         if (point.kind, point.level) == (kind, level)
     ]
     row = (
-        f"| {words.percent(point.density)} | {network} | "
+        f"| {notation.percent(point.density)} | {network} | "
         f"{point.test.mean:.2%} | {point.early_step.mean:.0f} |"
     )
     assert row in README.read_text()

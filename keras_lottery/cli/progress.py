@@ -4,7 +4,7 @@ import sys
 
 import tqdm
 
-from keras_lottery.report import words
+from keras_lottery import notation
 from keras_lottery.runs.play import Silence
 
 
@@ -35,7 +35,7 @@ class Bar(Silence):
         """Says what is trained."""
         self._bar.set_description_str(
             f"replicate {replicate} · {arm} · level {level} · "
-            f"{words.percent(density)} % kept"
+            f"{notation.percent(density)} % kept"
         )
 
     def advance(self, steps):
@@ -71,7 +71,7 @@ class Lines(Silence):
         print(
             f"[{self._done / self._steps:4.0%}] replicate {row['replicate']}, "
             f"{row['arm']}, level {row['level']}, "
-            f"{words.percent(row['density'])} % kept{shown} "
+            f"{notation.percent(row['density'])} % kept{shown} "
             f"({seconds:.1f} s)",
             flush=True,
         )

@@ -6,6 +6,7 @@ import re
 import statistics
 
 from keras_lottery import directions
+from keras_lottery import notation
 
 # A control is a function and so a verb; what it makes is what a figure shows.
 _KINDS = {
@@ -98,7 +99,7 @@ def spread(values):
     >>> spread([1.0, None, 3.0, float("nan")])
     Spread(mean=2.0, low=1.0, high=3.0, n=2)
     """
-    found = [v for v in map(number, values) if math.isfinite(v)]
+    found = [v for v in map(notation.number, values) if math.isfinite(v)]
     if not found:
         return Spread(math.nan, math.nan, math.nan, 0)
     return Spread(statistics.mean(found), min(found), max(found), len(found))
@@ -236,11 +237,3 @@ def _no_worse(point, dense, tolerance, mode):
 def _rank(kind):
     known = kind in _ORDER
     return (_ORDER.index(kind) if known else len(_ORDER), kind)
-
-
-def number(value):
-    """Returns a value as a float; NaN for what is not a number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan

@@ -5,6 +5,7 @@ import html
 
 from keras_lottery import directions
 from keras_lottery import files
+from keras_lottery import notation
 from keras_lottery.report import curves
 from keras_lottery.report import plots
 from keras_lottery.report import words
@@ -148,7 +149,7 @@ def _chosen(winner, metric):
     ticket, dense = winner.ticket, winner.dense
     text = (
         "The sparsest ticket no worse than the dense network, chosen on "
-        f"validation data, keeps {words.percent(ticket.density)} % of the "
+        f"validation data, keeps {notation.percent(ticket.density)} % of the "
         f"weights ({_mean_of(ticket)}, test {words.label(metric)} "
         f"{_tested(ticket, metric)} against {_tested(dense, metric)}, "
         f"early stopping at iteration {ticket.early_step.mean:,.0f} "
@@ -191,7 +192,7 @@ def _table(points, metric):
     names.append("early-stopping iteration")
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = "".join(
-        f"<tr><td>{words.percent(point.density)}</td>"
+        f"<tr><td>{notation.percent(point.density)}</td>"
         f"<td>{html.escape(words.label(point.kind))}</td>"
         f"{_cells(point, metric)}<td>{point.n}</td></tr>\n"
         for point in sorted(points, key=lambda point: point.level)
@@ -205,7 +206,7 @@ def _table(points, metric):
 
 
 def _cells(point, metric):
-    digits = functools.partial(words.digits, metric=metric)
+    digits = functools.partial(notation.digits, metric=metric)
     texts = [
         _spread(getattr(point, measured), point.n, digits)
         for measured, _ in _COLUMNS
@@ -232,7 +233,7 @@ def _facts(facts):
 
 def _tested(point, metric):
     spread = point.test
-    return words.with_unit(spread.mean, metric) if spread.n else "unknown"
+    return notation.with_unit(spread.mean, metric) if spread.n else "unknown"
 
 
 def _mean_of(point):

@@ -8,6 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from keras_lottery import directions
+from keras_lottery import notation
 from keras_lottery.report import curves
 from keras_lottery.report import words
 
@@ -179,7 +180,7 @@ def _density_axis(axes, percents):
     drawn = sorted({p for p in percents if p > 0}, reverse=True)
     axes.minorticks_off()
     ticks = _apart(drawn)
-    axes.set_xticks(ticks, [words.percent(tick / 100) for tick in ticks])
+    axes.set_xticks(ticks, [notation.percent(tick / 100) for tick in ticks])
     if drawn:
         axes.set_xlim(1.12 * drawn[0], drawn[-1] / 1.12)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_lottery import notation
 from keras_lottery.report import curves
 from keras_lottery.report import words
 
@@ -348,7 +349,7 @@ def test_controls_of_other_kinds_and_levels_do_not_count():
     ],
 )
 def test_percent(fraction, text):
-    assert words.percent(fraction) == text
+    assert notation.percent(fraction) == text
 
 
 def test_format_table():
@@ -382,14 +383,14 @@ def test_format_table():
     ],
 )
 def test_a_metric_as_people_write_it(value, metric, text):
-    assert words.with_unit(value, metric) == text
+    assert notation.with_unit(value, metric) == text
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_four_digits_are_shown(seed):
     draw = np.random.default_rng(seed)
     for value in 10 ** draw.uniform(-12, 12, 200):
-        shown = float(words.digits(value, "mse").replace(",", ""))
+        shown = float(notation.digits(value, "mse").replace(",", ""))
         assert abs(shown / value - 1) <= 5.001e-4
 
 
