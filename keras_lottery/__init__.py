@@ -65,6 +65,12 @@ def __dir__():
 
 def _announce():
     registration.announce("PrunedModel", lambda: __getattr__("PrunedModel"))
+    registration.announce("TakeFeatures", _take_features)
+
+
+def _take_features():
+    home = importlib.import_module("keras_lottery.exporting.shrinking.features")
+    return home.TakeFeatures
 
 
 _announce()

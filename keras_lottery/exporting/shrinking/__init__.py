@@ -1,0 +1,1 @@
+"""A pruned model without what changes nothing."""
