@@ -18,7 +18,7 @@ keras-lottery finds winning tickets (sparse networks) in Keras models.
   keras-lottery run                    digits: real data, about a minute
   keras-lottery report RUN             its table and report again
   keras-lottery export TICKET --to=serving/digits
-  keras-lottery verify PATH            checks a ticket, or all of a run
+  keras-lottery verify PATH            checks a ticket, a run or an export
   keras-lottery list                   configs, networks, data sets, runs, ...
   keras-lottery doctor                 versions, devices, a lottery on each
 

@@ -1,4 +1,4 @@
-"""keras-lottery verify: whether a ticket or a run is what it says."""
+"""keras-lottery verify: whether a ticket, a run, an export is what it says."""
 
 import os
 
@@ -7,16 +7,26 @@ import tqdm
 from keras_lottery.cli import arguments
 
 USAGE = """\
-keras-lottery verify PATH: checks a ticket file, or all of a run.
+keras-lottery verify PATH: checks a ticket file, all of a run, or an export.
 
 Examples:
   keras-lottery verify runs/digits-0123456789ab
   keras-lottery verify digits.safetensors
+  keras-lottery verify serving/digits      the newest version in it
+  keras-lottery verify serving/digits/1
 
 Of a run: the directory's name, every file's checksum, levels.csv, and of each
 ticket that it keeps as many weights as the schedule says, that masks are
 nested and that every level starts where the first did. Nothing in it is
-executed. Exit code 1 if something differs; each difference is a line.
+executed.
+
+Of an export: every file's checksum, and that its graph holds only operations
+that compute: with others, such as those that write files, it is not loaded.
+Then TensorFlow's C++ loader answers the recorded warm-up requests, which must
+be as recorded; with tensorflow_model_server on PATH that server does, too, by
+REST and by gRPC.
+
+Exit code 1 if something differs; each difference is a line.
 """
 
 
@@ -30,7 +40,7 @@ def main(typed):
     start.tensorflow()
     (path,) = parsed[1]
     if os.path.isdir(path):
-        found, what = _run(path)
+        found, what = _export(path) or _run(path)
     else:
         found, what = _ticket(path)
     for difference in found:
@@ -39,16 +49,27 @@ def main(typed):
     return 1 if found else 0
 
 
+def _export(path):
+    """Returns None where there is no export."""
+    from keras_lottery.exporting.verifying import contents
+
+    version = contents.version_directory(path)
+    if version is None:
+        return None
+    if version != path:
+        print(f"{version} is the newest version")
+    from keras_lottery.exporting.verifying import verification
+
+    found, notes = verification.differences(version)
+    for note in notes:
+        print(note)
+    return found, version
+
+
 def _run(path):
-    from keras_lottery.errors import RunError
     from keras_lottery.runs import verify
     from keras_lottery.runs.directory import RunDirectory
 
-    if os.path.exists(os.path.join(path, "saved_model.pb")):
-        raise RunError(
-            f"{path} is a SavedModel. `verify` reads tickets and runs: give it "
-            "what the export was made from."
-        )
     run = RunDirectory.open(path)
     levels = run.levels()
     with tqdm.tqdm(total=len(levels), unit="level", disable=None) as bar:

@@ -198,9 +198,13 @@ def test_a_single_difference_is_counted_as_one(finished, answer):
     assert last.endswith("1 difference")
 
 
-def test_a_saved_model_is_told_apart(finished, answer):
-    told = answer("verify", finished / "export" / "1")
-    assert told.code == 1 and "SavedModel" in told.err
+def test_an_export_of_a_run_is_as_it_says(finished, answer):
+    version = finished / "export" / "1"
+    told = answer("verify", finished / "export")
+    assert told.code == 0, told
+    lines = told.out.splitlines()
+    assert lines[0] == f"{version} is the newest version"
+    assert lines[-1] == f"{version}: as it says"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "levels.csv", "replicate_0"])

@@ -1,0 +1,1 @@
+"""Exports as servers load them, and whether they are what they say."""
