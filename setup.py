@@ -13,6 +13,7 @@ for line in (here / "keras_lottery/__init__.py").read_text().splitlines():
 extras = {
     "report": ["matplotlib>=3.9"],
     "data": ["tensorflow-datasets>=4.9.6", "importlib_resources"],
+    "serving": ["tensorflow-serving-api>=2.18"],
 }
 extras["all"] = sorted({each for group in extras.values() for each in group})
 extras["test"] = [

@@ -8,16 +8,18 @@ sparse ones first. One zlib stream holds three sections:
     values  byte planes of the kept values: all first bytes, all second bytes
     raw     byte planes of the arrays that are not sparse, whole
 
-Byte planes are little-endian. zlib's checksum spans all sections;
-within the stream, tables are flushed after the index and after each plane.
+Byte planes are little-endian. zlib's checksum spans all sections. The kept
+values may be stored in fewer bits (`rounding`); what is raw never is.
 """
 
 import dataclasses
 import math
-import zlib
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_lottery.exporting import deflating
+from keras_lottery.exporting import rounding
 
 # Rows of 64 bytes (float32) make every array of the flat one start aligned, so
 # that TensorFlow splits it into views and copies nothing.
@@ -47,6 +49,9 @@ class Payload:
     Fields:
         blob: The zlib stream.
         dtype: numpy dtype of the arrays.
+        stored: numpy dtype in which the kept values are stored.
+        scales: For each sparse slot what its values are multiplied by, or
+            None: they are as they are.
         sparse: `Slot`s whose kept values are in `values`, in flat order.
         raw: `Slot`s that follow them, whole.
         sections: Bytes of index, values and raw, before zlib.
@@ -55,6 +60,8 @@ class Payload:
 
     blob: bytes
     dtype: np.dtype
+    stored: np.dtype
+    scales: tuple | None
     sparse: tuple
     raw: tuple
     sections: tuple
@@ -76,21 +83,25 @@ class Payload:
         return self.compressed[0]
 
 
-def encode(arrays, masks=None):
+def encode(arrays, masks=None, values="float32"):
     """Encodes arrays of one dtype.
 
     Args:
         arrays: Dict from name to array: float32, float16 or bfloat16.
         masks: Dict from name to bool array for some or all of them: what is
             not kept becomes +0.0.
+        values: `"float32"` for the arrays' own dtype, or `"float16"`,
+            `"bfloat16"`, `"int8"`: kernels are rounded to that, if it is
+            narrower than they are.
 
     Returns:
-        A `Payload` that decodes bit for bit, -0.0 and NaN included, except for
-        what the masks drop. A -0.0 that no mask drops is stored as a value.
+        A `Payload`. Unless rounded it decodes bit for bit, -0.0 and NaN
+        included, except for what the masks drop. A -0.0 that no mask drops is
+        stored as a value.
 
     Raises:
-        ValueError: Several dtypes or another one, 2^31 elements or more, or a
-            mask that fits no array.
+        ValueError: Several dtypes or another one, 2^31 elements or more, a
+            mask that fits no array, or a value that `values` cannot hold.
 
     Example:
 
@@ -104,22 +115,23 @@ def encode(arrays, masks=None):
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     dtype = _one_dtype(arrays)
     masks = _checked(masks or {}, arrays)
-    sparse, raw = {}, {}
-    for name, value in arrays.items():
-        bits = _bits(value, dtype)
-        if name in masks:
-            bits = np.where(masks[name].reshape(-1), bits, bits.dtype.type(0))
-        # Below half zeros the gaps cost more than the zeros do.
-        is_sparse = np.count_nonzero(bits) * 2 < bits.size and bits.size >= ROW
-        (sparse if is_sparse else raw)[name] = bits
-    flat = _flat(sparse, dtype)
+    masked = {
+        name: np.where(masks.get(name, True), value, dtype.type(0))
+        for name, value in arrays.items()
+    }
+    narrower = rounding.DTYPES.get(rounding.check(values), dtype).itemsize
+    split = _rounded if narrower < dtype.itemsize else _split
+    stored, sparse, raw, scales = split(masked, dtype, values)
+    flat = _flat(sparse, stored)
     kept = np.flatnonzero(flat)
     index = [_gaps(kept)]
     sections = [index, _planes(flat[kept]), _planes(_flat(raw, dtype))]
-    blob, compressed = _smallest(sections)
+    blob, compressed = deflating.smallest(sections)
     return Payload(
         blob,
         dtype,
+        stored,
+        scales,
         _slots(sparse, arrays),
         _slots(raw, arrays),
         tuple(sum(map(len, section)) for section in sections),
@@ -133,17 +145,21 @@ def decode(payload):
     Raises:
         ValueError: The payload is damaged.
     """
-    index, values, raw = _inflate(payload)
+    index, values, raw = deflating.inflate(payload.blob, payload.sections)
     codes = np.frombuffer(index, np.uint8)
     takes = codes != SKIP
     after = np.cumsum(codes.astype(np.int64) + takes)
-    rows = sum(slot.rows for slot in payload.sparse)
-    flat = np.zeros(rows * ROW, _bits_dtype(payload.dtype))
-    flat[after[takes] - 1] = _joined(values, flat.dtype)
-    flat = np.concatenate([flat, _joined(raw, flat.dtype)])
+    rows = [slot.rows for slot in payload.sparse]
+    flat = np.zeros(sum(rows) * ROW, payload.stored)
+    flat[after[takes] - 1] = _joined(values, payload.stored)
+    if payload.scales is not None:
+        scales = np.array(payload.scales, np.float32)
+        flat = flat * np.repeat(scales, np.array(rows, int) * ROW)
+    flat = flat.astype(payload.dtype)
+    flat = np.concatenate([flat, _joined(raw, payload.dtype)])
     arrays, first = {}, 0
     for slot in payload.slots:
-        whole = flat[first : first + slot.size].view(payload.dtype)
+        whole = flat[first : first + slot.size]
         arrays[slot.name] = whole.reshape(slot.shape)
         first += slot.rows * ROW
     return arrays
@@ -209,6 +225,42 @@ def _bits(value, dtype):
     return np.ravel(value).view(_bits_dtype(dtype))
 
 
+def _split(arrays, dtype, values):
+    """Returns the dtype of what is sparse, its bits, those of the others."""
+    del values
+    sparse, raw = {}, {}
+    for name, value in arrays.items():
+        bits = _bits(value, dtype)
+        # Below half zeros the gaps cost more than the zeros do.
+        pays = np.count_nonzero(bits) * 2 < bits.size and bits.size >= ROW
+        (sparse if pays else raw)[name] = bits
+    return dtype, sparse, raw, None
+
+
+def _rounded(arrays, dtype, values):
+    """Returns the narrower dtype, bits of kernels and of others, and scales.
+
+    Every kernel is stored sparse, full ones too: a gap of 0 costs nothing once
+    it is compressed.
+    """
+    found = {
+        name: rounding.rounded(value, values, name)
+        for name, value in arrays.items()
+        if value.ndim > 1
+    }
+    stored = rounding.DTYPES[values]
+    zero = stored.type(0)
+    sparse = {
+        # What was rounded to zero may have a sign, and is zero.
+        name: _bits(np.where(each.stored == 0, zero, each.stored), stored)
+        for name, each in found.items()
+    }
+    raw = {n: _bits(v, dtype) for n, v in arrays.items() if n not in found}
+    if values != "int8":
+        return stored, sparse, raw, None
+    return stored, sparse, raw, tuple(each.scale for each in found.values())
+
+
 def _rows(size):
     return -(-size // ROW)
 
@@ -242,41 +294,4 @@ def _planes(bits):
 
 def _joined(planes, dtype):
     columns = np.frombuffer(planes, np.uint8).reshape(dtype.itemsize, -1)
-    return np.ascontiguousarray(columns.T).view(dtype).reshape(-1)
-
-
-def _smallest(sections):
-    # Gaps and bytes of random numbers hardly repeat: which strategy pays
-    # depends on how many are alike, and trying both costs little.
-    tried = [
-        _deflate(sections, strategy)
-        for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED)
-    ]
-    return min(tried, key=lambda each: len(each[0]))
-
-
-def _deflate(sections, strategy):
-    stream = zlib.compressobj(9, zlib.DEFLATED, 15, 9, strategy)
-
-    def deflate(part):
-        # A flush ends the Huffman tables: each plane gets its own, and the
-        # lowest, which are noise, stay as they are.
-        return stream.compress(part) + stream.flush(zlib.Z_FULL_FLUSH)
-
-    parts = [b"".join(map(deflate, section)) for section in sections]
-    parts[-1] += stream.flush()
-    return b"".join(parts), tuple(map(len, parts))
-
-
-def _inflate(payload):
-    try:
-        data = zlib.decompress(payload.blob)
-    except zlib.error as error:
-        raise ValueError(f"The payload is damaged: {error}.") from error
-    if len(data) != sum(payload.sections):
-        raise ValueError(
-            f"The payload is damaged: {len(data)} bytes, expected "
-            f"{sum(payload.sections)}."
-        )
-    first, second, _ = np.cumsum(payload.sections)
-    return data[:first], data[first:second], data[second:]
+    return np.ascontiguousarray(columns.T).reshape(-1).view(dtype)

@@ -2,26 +2,23 @@
 
 The graph holds a payload (`codec`) as a constant. The initializer, which
 `tf.saved_model.load` calls and TF Serving runs as the init op, decodes it with
-core operations into one flat variable per dtype. Requests read that variable:
-nothing is decoded then. No private name of TensorFlow is used.
+core operations into variables (`decoding`). Requests read those: nothing is
+decoded then. No private name of TensorFlow is used.
 """
 
-import hashlib
-
-import keras
 import tensorflow as tf
 
 from keras_lottery.exporting import codec
-from keras_lottery.exporting import signature
+from keras_lottery.exporting import decoding
+from keras_lottery.exporting import network as networks
 from keras_lottery.exporting import stripping
-from keras_lottery.pruning import naming
 
 # A serialised graph ends at 2 GiB, and holds more than the payloads.
 MOST_BYTES = 2**31 - 2**26
 
 
-def write_compact(model, path):
-    """Writes a Keras model as a compact SavedModel.
+def write_compact(model, path, *, values="float32"):
+    """Writes a model as a compact SavedModel.
 
     Weights come back bit for bit, except that a -0.0 becomes 0.0. Variables
     that are not floats (seeds, counters) become constants, and what a layer
@@ -30,17 +27,19 @@ def write_compact(model, path):
     loaded object as long as its signatures are in use.
 
     Args:
-        model: A built `keras.Model` with finite weights.
+        model: A built Keras 3 or tf_keras model with finite weights.
         path: Directory to write into.
+        values: `"float32"`, or what kernels are rounded to: `"float16"`,
+            `"bfloat16"`, `"int8"`.
 
     Raises:
         ValueError: A weight is float64 or has another dtype that a payload
-            does not hold, more weights than one SavedModel holds, or what the
-            model is called on is not known.
+            does not hold, more weights than one SavedModel holds, what the
+            model is called on is not known, or a weight is beyond `values`.
 
     Example:
 
-    >>> import tempfile
+    >>> import keras, tempfile
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> path = tempfile.mkdtemp()
     >>> write_compact(model, path)
@@ -48,100 +47,82 @@ def write_compact(model, path):
     >>> [tuple(answer.shape) for answer in serve(tf.ones((3, 4))).values()]
     [(3, 2)]
     """
-    stores, constants = _stored(model)
-    specs, arranged = signature.signature(model)
+    network = networks.of(model)
+    payloads, constants = encoded(network, values)
+    stores = [Store(payload) for payload in payloads]
 
     def serve(**inputs):
-        values = {name: tf.constant(v) for name, v in constants.items()}
+        weights = {name: tf.constant(v) for name, v in constants.items()}
         for store in stores:
-            values.update(store.read())
-        outputs = _call(model, values, arranged(inputs))
-        return signature.named_outputs(model, outputs)
+            weights.update(store.read())
+        return network.call(weights, inputs)
 
     module = tf.Module()
     for store in stores:
-        setattr(module, store.payload.dtype.name, store)
+        setattr(module, store.payload.dtype.name, store.resources)
+    function = tf.function(serve, autograph=False)
+    signature = function.get_concrete_function(**network.specs)
     tf.saved_model.save(
         module,
         path,
-        signatures={
-            "serving_default": tf.function(
-                serve, autograph=False
-            ).get_concrete_function(**specs)
-        },
+        signatures={"serving_default": signature},
         # Without it, operations that save nothing double a small export.
         options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
     )
     stripping.finish(path)
 
 
-def decode(blob, payload):
-    """Decodes with TensorFlow's core operations.
-
-    Args:
-        blob: Scalar string tensor.
-        payload: The `Payload` that says what is in it.
-
-    Returns:
-        Tensor of shape [rows, 16] with all arrays, zeros included.
-    """
-    data = tf.io.decode_raw(tf.io.decode_compressed(blob, "ZLIB"), tf.uint8)
-    codes, values, raw = tf.split(data, payload.sections)
-    takes = codes < codec.SKIP
-    after = tf.cumsum(tf.cast(codes, tf.int32) + tf.cast(takes, tf.int32))
-    places = tf.gather_nd(after, tf.where(takes))[:, None] - 1
-    rows = sum(slot.rows for slot in payload.sparse)
-    sparse = tf.scatter_nd(
-        places, _joined(values, payload.dtype), [rows * codec.ROW]
-    )
-    flat = tf.concat([sparse, _joined(raw, payload.dtype)], 0)
-    return tf.ensure_shape(
-        tf.reshape(flat, [-1, codec.ROW]), [payload.rows, codec.ROW]
-    )
-
-
-class Store(tf.saved_model.experimental.TrackableResource):
-    """A variable that is decoded when its SavedModel is loaded.
-
-    No checkpoint holds it: the payload in the initializer is all there is.
-    """
+class Store:
+    """The variables of a payload, filled when the SavedModel is loaded."""
 
     def __init__(self, payload):
-        super().__init__()
         self.payload = payload
+        own = [
+            _Held(payload, i, slot.shape)
+            for i, slot in enumerate(decoding.apart(payload))
+        ]
+        self.resources = [_Main(payload, own), *own]
+
+    def read(self):
+        """Returns dict from name to tensor."""
+        held = [resource.read() for resource in self.resources]
+        return decoding.views(held, self.payload)
+
+
+class _Held(tf.saved_model.experimental.TrackableResource):
+    """A variable that no checkpoint holds: a payload is all there is of it."""
+
+    def __init__(self, payload, index, shape):
+        super().__init__()
+        self._dtype = payload.dtype
+        self._shape = list(shape)
+        self._name = decoding.shared_name(payload, index)
         # Made here and not by the first trace that reads it, which would keep
         # the handle inside its own graph.
         self.handle = self.resource_handle
 
     def read(self):
-        """Returns dict from name to tensor: views of the decoded rows."""
-        rows = tf.raw_ops.ReadVariableOp(
-            resource=self.handle, dtype=self.payload.dtype
+        """Returns what it holds."""
+        value = tf.raw_ops.ReadVariableOp(
+            resource=self.handle, dtype=self._dtype
         )
-        rows.set_shape([self.payload.rows, codec.ROW])
-        slots = self.payload.slots
-        parts = tf.split(rows, [slot.rows for slot in slots])
-        return {
-            slot.name: _shaped(part, slot)
-            for slot, part in zip(slots, parts, strict=True)
-        }
+        value.set_shape(self._shape)
+        return value
+
+    def assign(self, value):
+        """Makes it hold `value`."""
+        tf.raw_ops.AssignVariableOp(
+            resource=self.resource_handle,
+            value=tf.ensure_shape(value, self._shape),
+        )
 
     def _create_resource(self):
-        # A name of its own: resources without one share a single variable
-        # wherever exports meet, and answer with each other's weights.
-        layout = repr((self.payload.rows, self.payload.sections)).encode()
-        digest = hashlib.sha256(layout + self.payload.blob).hexdigest()[:16]
         return tf.raw_ops.VarHandleOp(
-            dtype=self.payload.dtype,
-            shape=[self.payload.rows, codec.ROW],
-            shared_name=f"{self.payload.dtype.name}_{digest}",
+            dtype=self._dtype, shape=self._shape, shared_name=self._name
         )
 
     def _initialize(self):
-        tf.raw_ops.AssignVariableOp(
-            resource=self.resource_handle,
-            value=decode(tf.constant(self.payload.blob), self.payload),
-        )
+        """Does nothing: the main variable is filled with all others."""
 
     def _destroy_resource(self):
         tf.raw_ops.DestroyResourceOp(
@@ -149,29 +130,55 @@ class Store(tf.saved_model.experimental.TrackableResource):
         )
 
 
-def _stored(model):
-    """Returns the stores of all floats, and the other variables as arrays."""
+class _Main(_Held):
+    """The variable of most arrays; it fills the others of its payload too."""
+
+    def __init__(self, payload, own):
+        super().__init__(
+            payload, None, [decoding.main_rows(payload), codec.ROW]
+        )
+        self._payload = payload
+        self._own = own
+
+    def _initialize(self):
+        rows = decoding.decode(tf.constant(self._payload.blob), self._payload)
+        values = decoding.distributed(rows, self._payload)
+        for resource, value in zip([self, *self._own], values, strict=True):
+            resource.assign(value)
+
+
+def encoded(network, values="float32"):
+    """Returns the payloads of all floats, and the other weights as arrays.
+
+    Args:
+        network: A `Network`.
+        values: As in `write_compact`.
+
+    Raises:
+        ValueError: As `write_compact`.
+    """
     by_dtype, constants = {}, {}
-    for weight in naming.walk(model):
-        dtype = keras.backend.standardize_dtype(weight.variable.dtype)
+    for name, value in network.weights.items():
         group = constants
-        if "float" in dtype:
-            group = by_dtype.setdefault(dtype, {})
-        group[weight.name] = weight.variable.numpy()
-    # What is zero is pruned, -0.0 too: `w * mask` turns negative weights into
-    # it, and each would be stored as a value.
+        if "float" in value.dtype.name:
+            group = by_dtype.setdefault(value.dtype.name, {})
+        group[name] = value
     unknown = sorted(set(by_dtype) - set(codec.WIDTHS))
     if unknown:
         raise ValueError(
             f"A compact export holds {', '.join(codec.WIDTHS)}, and the model "
             f"has {', '.join(unknown)}. Export with format='dense'."
         )
-    payloads = [
-        codec.encode(group, {name: value != 0 for name, value in group.items()})
-        for group in by_dtype.values()
-    ]
+    payloads = [_payload(group, values) for group in by_dtype.values()]
     _check_size(payloads)
-    return [Store(payload) for payload in payloads], constants
+    return payloads, constants
+
+
+def _payload(arrays, values):
+    # What is zero is pruned, -0.0 too: `w * mask` turns negative weights into
+    # it, and each would be stored as a value.
+    kept = {name: value != 0 for name, value in arrays.items()}
+    return codec.encode(arrays, kept, values)
 
 
 def _check_size(payloads):
@@ -181,22 +188,3 @@ def _check_size(payloads):
             f"A compact export holds {MOST_BYTES:,} bytes of weights at most, "
             f"got {size:,}. Export with format='dense'."
         )
-
-
-def _call(model, values, inputs):
-    mapping = [(w.variable, values[w.name]) for w in naming.walk(model)]
-    # `stateless_call` does the same, but hands `training` to every `call`,
-    # whether it takes one or not.
-    with keras.StatelessScope(state_mapping=mapping):
-        return model(inputs, training=False)
-
-
-def _shaped(rows, slot):
-    if slot.size != slot.rows * codec.ROW:
-        rows = tf.reshape(rows, [-1])[: slot.size]
-    return tf.reshape(rows, slot.shape)
-
-
-def _joined(planes, dtype):
-    columns = tf.reshape(planes, [dtype.itemsize, -1])
-    return tf.bitcast(tf.transpose(columns), tf.as_dtype(dtype))

@@ -2,24 +2,33 @@
 
 import tensorflow as tf
 
-from keras_lottery.exporting import signature
-from keras_lottery.pruning import naming
+from keras_lottery.exporting import network as networks
 
 
 def write_dense(model, path):
-    """Writes a Keras model as a SavedModel, each variable once.
+    """Writes a model as a SavedModel, each variable once.
 
     Keras's own `export` writes every variable twice (in 3.15), and names the
     inputs of a subclassed model by position.
+
+    Args:
+        model: A built Keras 3 or tf_keras model.
+        path: Directory to write into.
+
+    Raises:
+        ValueError: What the model is called on is not known.
     """
+    network = networks.of(model)
     module = tf.Module()
-    module.weights = [w.variable.value for w in naming.walk(model)]
-    specs, arranged = signature.signature(model)
+    module.weights = {
+        name: tf.Variable(value, name=name)
+        for name, value in network.weights.items()
+    }
 
     def serve(**inputs):
-        return signature.named_outputs(
-            model, model(arranged(inputs), training=False)
-        )
+        values = {name: v.read_value() for name, v in module.weights.items()}
+        return network.call(values, inputs)
 
-    function = tf.function(serve).get_concrete_function(**specs)
-    tf.saved_model.save(module, path, signatures={"serving_default": function})
+    function = tf.function(serve, autograph=False)
+    signature = function.get_concrete_function(**network.specs)
+    tf.saved_model.save(module, path, signatures={"serving_default": signature})

@@ -38,11 +38,13 @@ def named_outputs(model, outputs):
         model: The Keras model.
         outputs: Tensor or structure of tensors.
     """
-    if isinstance(outputs, dict):
+    is_nested = keras.tree.is_nested
+    if isinstance(outputs, dict) and not any(map(is_nested, outputs.values())):
         return dict(outputs)
     flat = keras.tree.flatten(outputs)
     names = getattr(model, "output_names", None) or []
-    if len(names) != len(flat):
+    # Keras calls outputs after layers: one that is called twice names two.
+    if len(set(names)) != len(flat):
         names = [f"output_{i}" for i in range(len(flat))]
     return dict(zip(names, flat, strict=True))
 

@@ -21,7 +21,7 @@ def finish(path):
         saved.ParseFromString(file.read())
     for meta_graph in saved.meta_graphs:
         tie(meta_graph.object_graph_def)
-        _strip(meta_graph)
+        strip(meta_graph)
     with open(file_path, "wb") as file:
         file.write(saved.SerializeToString(deterministic=True))
     # It is the hash of what the file was before.
@@ -47,13 +47,14 @@ def tie(objects):
                 node.children.add(node_id=number, local_name=f"_s{number}")
 
 
-def _strip(meta_graph):
+def strip(meta_graph):
     """Drops what only describes the graph; no loader needs it."""
     meta_graph.meta_info_def.ClearField("stripped_op_list")
     nodes = list(meta_graph.graph_def.node)
     for function in meta_graph.graph_def.library.function:
-        _merge_constants(function)
-        _shorten_names(function)
+        _rename_function(function, _merge_constants(function.node_def))
+        taken = {argument.name for argument in function.signature.input_arg}
+        _rename_function(function, _short_names(function.node_def, taken))
         nodes.extend(function.node_def)
     for node in nodes:
         node.ClearField("experimental_debug_info")
@@ -61,44 +62,81 @@ def _strip(meta_graph):
             node.attr.pop(attribute, None)
 
 
-def _merge_constants(function):
-    """Keeps one of the constants that are equal."""
+def strip_graph(meta_graph):
+    """Drops nodes that no signature needs, and shortens the names of others.
+
+    For a graph that is loaded by its signatures alone: TensorFlow's own loader
+    of objects refers to nodes by name.
+    """
+    nodes = meta_graph.graph_def.node
+    signed = [
+        tensor
+        for signature in meta_graph.signature_def.values()
+        for tensor in (*signature.inputs.values(), *signature.outputs.values())
+    ]
+    used = _reached(nodes, [tensor.name for tensor in signed])
+    _keep(nodes, [node for node in nodes if node.name in used])
+    for names in (_merge_constants(nodes), _short_names(nodes)):
+        _rename_nodes(nodes, names)
+        for tensor in signed:
+            tensor.name = _renamed(tensor.name, names)
+
+
+def _reached(nodes, references):
+    inputs = {node.name: node.input for node in nodes}
+    reached, open_names = set(), list(references)
+    while open_names:
+        name = open_names.pop().removeprefix("^").split(":")[0]
+        if name not in reached:
+            reached.add(name)
+            open_names.extend(inputs[name])
+    return reached
+
+
+def _keep(nodes, kept):
+    del nodes[:]
+    nodes.extend(kept)
+
+
+def _merge_constants(nodes):
+    """Keeps one of equal constants; returns which replaces which."""
     first, same = {}, {}
-    for node in function.node_def:
+    for node in nodes:
         if node.op == "Const" and not node.input:
             value = node.attr["value"].SerializeToString(deterministic=True)
             key = (value, node.device)
             same[node.name] = first.setdefault(key, node.name)
-    kept = [n for n in function.node_def if same.get(n.name, n.name) == n.name]
-    del function.node_def[:]
-    function.node_def.extend(kept)
-    _rename(function, same)
+    _keep(nodes, [n for n in nodes if same.get(n.name, n.name) == n.name])
+    return same
 
 
-def _shorten_names(function):
-    """Numbers the nodes: their names are scopes, a third of a small graph."""
-    taken = {argument.name for argument in function.signature.input_arg}
+def _short_names(nodes, taken=()):
+    """Returns numbers for names: those are scopes, a third of a small graph."""
     free = (f"{i:x}" for i in itertools.count() if f"{i:x}" not in taken)
-    names = {node.name: next(free) for node in function.node_def}
-    for node in function.node_def:
+    names = {node.name: next(free) for node in nodes}
+    for node in nodes:
         node.name = names[node.name]
-    _rename(function, names)
+    return names
 
 
-def _rename(function, names):
+def _rename_function(function, names):
     """Rewrites all that refers to a node of a function."""
+    _rename_nodes(function.node_def, names)
+    for returned in (function.ret, function.control_ret):
+        for key, reference in list(returned.items()):
+            returned[key] = _renamed(reference, names)
 
-    def renamed(reference):
-        mark = "^" if reference.startswith("^") else ""
-        name, colon, output = reference.removeprefix("^").partition(":")
-        return mark + names.get(name, name) + colon + output
 
-    for node in function.node_def:
-        node.input[:] = [renamed(reference) for reference in node.input]
+def _rename_nodes(nodes, names):
+    for node in nodes:
+        node.input[:] = [_renamed(each, names) for each in node.input]
         together = node.attr["_class"].list.s if "_class" in node.attr else []
         for i, place in enumerate(together):
             name = place.decode().removeprefix("loc:@")
             together[i] = f"loc:@{names.get(name, name)}".encode()
-    for returned in (function.ret, function.control_ret):
-        for key, reference in list(returned.items()):
-            returned[key] = renamed(reference)
+
+
+def _renamed(reference, names):
+    mark = "^" if reference.startswith("^") else ""
+    name, colon, output = reference.removeprefix("^").partition(":")
+    return mark + names.get(name, name) + colon + output

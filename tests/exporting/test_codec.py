@@ -205,3 +205,63 @@ def test_index_of_a_lenet_is_close_to_the_entropy(density, over):
     assert payload.index_bytes / bound <= over
     # An enumerative code cannot do better than the number of masks.
     assert payload.index_bytes > 0.99 * bound
+
+
+def normal(shape, density, seed=0):
+    generator = np.random.default_rng(seed)
+    value = generator.normal(0, 0.1, shape).astype(np.float32)
+    value[generator.random(shape) >= density] = 0
+    return value
+
+
+@pytest.mark.parametrize("density", [0.04, 0.8, 1])
+@pytest.mark.parametrize("values", ["float16", "bfloat16"])
+def test_kernels_are_rounded_to_the_nearest_and_biases_are_not(values, density):
+    dtype = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[values]
+    arrays = {"kernel": normal((40, 30), density), "bias": normal(30, 1)}
+    payload = codec.encode(arrays, values=values)
+    found = codec.decode(payload)
+    same_bits(found["bias"], arrays["bias"])
+    nearest = arrays["kernel"].astype(dtype).astype(np.float32)
+    same_bits(found["kernel"], np.where(nearest == 0, np.float32(0), nearest))
+    assert payload.sections[1] == 2 * np.count_nonzero(found["kernel"])
+
+
+@pytest.mark.parametrize("density", [0.04, 0.8])
+def test_int8_is_within_half_a_step_of_every_kernel(density):
+    arrays = {f"w{i}": normal((40, 7 + i), density, i) * 10**i for i in (0, 3)}
+    arrays["none"] = np.zeros((20, 20), np.float32)
+    payload = codec.encode(arrays, values="int8")
+    found = codec.decode(payload)
+    for name, value in arrays.items():
+        step = np.abs(value).max() / 127
+        assert found[name].dtype == np.float32
+        assert np.abs(found[name] - value).max() <= step / 2 * (1 + 1e-6)
+        assert len(np.unique(found[name])) <= 255
+        assert not np.any(found[name][value == 0])
+    largest = np.abs(arrays["w3"]).argmax()
+    assert found["w3"].flat[largest] == pytest.approx(
+        arrays["w3"].flat[largest], rel=1e-6
+    )
+    kept = sum(np.count_nonzero(value) for value in found.values())
+    assert payload.sections[1] == kept
+
+
+def test_what_float16_does_not_reach_is_refused_by_name():
+    arrays = {"big": np.full((4, 4), 65520, np.float32)}
+    with pytest.raises(ValueError, match="big has a weight of 65520.*65504"):
+        codec.encode(arrays, values="float16")
+    found = codec.decode(codec.encode(arrays, values="bfloat16"))
+    assert found["big"][0, 0] == 65536
+    with pytest.raises(ValueError, match="float32, float16, bfloat16, int8"):
+        codec.encode(arrays, values="int4")
+
+
+def test_weights_that_are_as_narrow_stay_as_they_are():
+    kernel = normal((30, 30), 0.1).astype(np.float16)
+    for values in ("float16", "bfloat16"):
+        found = codec.decode(codec.encode({"w": kernel}, values=values))
+        same_bits(found["w"], kernel)
+    found = codec.decode(codec.encode({"w": kernel}, values="int8"))["w"]
+    assert found.dtype == np.float16
+    assert not np.array_equal(found, kernel)

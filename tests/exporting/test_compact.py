@@ -1,7 +1,6 @@
 """Compact exports: every loader there is answers as the Keras model."""
 
 import gc
-import json
 import os
 import shutil
 import subprocess
@@ -15,9 +14,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_lottery.exporting import codec
 from keras_lottery.exporting import compact
+from keras_lottery.exporting import decoding
 from keras_lottery.exporting import dense as dense_format
+from keras_lottery.exporting import network as networks
 from keras_lottery.exporting import signature as signatures
 from keras_lottery.exporting import stripping
+from keras_lottery.exporting.verifying import served
 from keras_lottery.models import lenet
 
 LAYERS = keras.layers
@@ -256,85 +258,10 @@ def test_the_tf1_loader_loads_it_several_in_one_session(exports):
             export.check(found, exact=export is not chosen[2])
 
 
-IN_C = """
-import ctypes as C, importlib.util, json, os, sys
-import numpy as np, numpy.random
-base = importlib.util.find_spec("tensorflow").submodule_search_locations[0]
-C.CDLL(f"{base}/libtensorflow_framework.so.2", mode=C.RTLD_GLOBAL)
-tf = C.CDLL(f"{base}/libtensorflow_cc.so.2")
-P = C.c_void_p
-class Output(C.Structure):
-    _fields_ = [("operation", P), ("index", C.c_int)]
-for name in ("NewStatus NewSessionOptions NewGraph GraphOperationByName "
-             "LoadSessionFromSavedModel AllocateTensor TensorData").split():
-    getattr(tf, "TF_" + name).restype = P
-tf.TF_Message.restype = C.c_char_p
-tf.TF_TensorByteSize.restype = C.c_size_t
-tf.TF_Dim.restype = C.c_int64
-TYPES = {1: np.float32, 3: np.int32}
-status = P(tf.TF_NewStatus())
-def check():
-    if tf.TF_GetCode(status):
-        raise SystemExit(tf.TF_Message(status).decode())
-def place(graph, name):
-    name, _, index = name.partition(":")
-    found = tf.TF_GraphOperationByName(graph, name.encode())
-    if not found: raise SystemExit("no operation " + name)
-    return Output(found, int(index))
-def tensor(a):
-    (code,) = [k for k, v in TYPES.items() if a.dtype == v]
-    shape = (C.c_int64 * a.ndim)(*a.shape)
-    t = P(tf.TF_AllocateTensor(code, shape, a.ndim, C.c_size_t(a.nbytes)))
-    C.memmove(P(tf.TF_TensorData(t)), a.ctypes.data, a.nbytes)
-    return t
-def array(t):
-    t = P(t)
-    shape = [tf.TF_Dim(t, i) for i in range(tf.TF_NumDims(t))]
-    data = C.string_at(P(tf.TF_TensorData(t)), tf.TF_TensorByteSize(t))
-    return np.frombuffer(data, TYPES[tf.TF_TensorType(t)]).reshape(shape)
-def load(path):
-    graph, options = P(tf.TF_NewGraph()), P(tf.TF_NewSessionOptions())
-    tags = (C.c_char_p * 1)(b"serve")
-    session = P(tf.TF_LoadSessionFromSavedModel(
-        options, None, os.fsencode(path), tags, 1, graph, None, status))
-    check()
-    return graph, session
-jobs = json.load(open(sys.argv[1]))
-loaded = [load(job["path"]) for job in jobs]
-for job, (graph, session) in zip(jobs, loaded):
-    given = np.load(job["given"])
-    feeds = [place(graph, place_) for place_ in job["feeds"].values()]
-    tensors = [tensor(given[name]) for name in job["feeds"]]
-    wanted = [place(graph, place_) for place_ in job["fetches"].values()]
-    results = (P * len(wanted))()
-    tf.TF_SessionRun(
-        session, None, (Output * len(feeds))(*feeds),
-        (P * len(tensors))(*[t.value for t in tensors]), len(feeds),
-        (Output * len(wanted))(*wanted), results, len(wanted), None, 0, None,
-        status)
-    check()
-    np.savez(job["found"], **dict(zip(job["fetches"], map(array, results))))
-print("tensorflow" in sys.modules)
-"""
-
-
-def served_in_c(exports, folder):
+def served_in_c(exports):
     """Returns what TensorFlow's C++ loader answers, as TF Serving calls it."""
-    jobs = []
-    for i, export in enumerate(exports):
-        signature = meta_graph(export.path).signature_def["serving_default"]
-        names = {
-            "feeds": {k: v.name for k, v in signature.inputs.items()},
-            "fetches": {k: v.name for k, v in signature.outputs.items()},
-        }
-        files = {k: f"{folder}/{k}_{i}.npz" for k in ("given", "found")}
-        np.savez(files["given"], **export.inputs)
-        jobs.append({"path": export.path, **names, **files})
-    with open(f"{folder}/jobs.json", "w") as file:
-        json.dump(jobs, file)
-    done = run("-c", IN_C, f"{folder}/jobs.json")
-    assert done.stdout.split() == ["False"], "TensorFlow was imported"
-    return [dict(np.load(job["found"])) for job in jobs]
+    asked = [(export.path, [export.inputs]) for export in exports]
+    return [answers[0] for answers in served.together(asked)]
 
 
 def run(*arguments):
@@ -350,7 +277,7 @@ def run(*arguments):
 
 
 def test_the_c_api_loads_all_in_one_process(exports, tmp_path):
-    answers = served_in_c(exports.values(), tmp_path)
+    answers = served_in_c(exports.values())
     for (name, export), found in zip(exports.items(), answers, strict=True):
         export.check(found, exact=name in EXACT)
 
@@ -412,7 +339,7 @@ def test_saved_again_it_stays_compact(exports, tmp_path):
     moved = [
         shallow(export, f"{tmp_path}/{i}") for i, export in enumerate(chosen)
     ]
-    for i, found in enumerate(served_in_c(moved, tmp_path)):
+    for i, found in enumerate(served_in_c(moved)):
         chosen[i].check(found, exact=i == 0)
 
 
@@ -461,7 +388,7 @@ def test_several_loads_in_one_process_keep_apart(exports):
 
 def test_weights_go_with_the_last_that_holds_them(exports):
     loaded = tf.saved_model.load(exports["dense"].path)
-    handle = loaded.float32.resource_handle
+    handle = loaded.float32[0].resource_handle
     kept = loaded.signatures
     del loaded
     gc.collect()
@@ -514,8 +441,8 @@ def functions_from(graph, name):
 
 CORE = set(
     "AddV2 AssignVariableOp Bitcast Cast ConcatV2 Const Cumsum DecodeCompressed"
-    " DecodeRaw EnsureShape GatherNd Identity Less NoOp Reshape ScatterNd"
-    " SplitV StridedSlice Sub Transpose Where".split()
+    " DecodeRaw EnsureShape GatherNd Identity Less NoOp Range Reshape ScatterNd"
+    " SplitV StridedSlice Sub TensorScatterUpdate Transpose Where".split()
 )
 
 
@@ -555,8 +482,8 @@ def test_equal_bytes_of_other_shapes_have_names_of_their_own(tmp_path):
         model = keras.Sequential([keras.Input((size,)), LAYERS.Dense(2)])
         model.layers[0].kernel.assign(np.zeros((size, 2)))
         export = Export(model, tmp_path / str(size))
-        (store,), _ = compact._stored(model)
-        payloads.add(store.payload.blob)
+        (payload,), _ = compact.encoded(networks.of(model))
+        payloads.add(payload.blob)
         (handle,) = [
             node
             for node in meta_graph(export.path).graph_def.node
@@ -578,7 +505,7 @@ def test_the_graph_decodes_as_numpy_does(seed):
         arrays[f"w{i}"] = value.astype(np.float32)
     arrays["empty"] = np.zeros((0, 4), np.float32)
     payload = codec.encode(arrays)
-    rows = compact.decode(tf.constant(payload.blob), payload).numpy()
+    rows = decoding.decode(tf.constant(payload.blob), payload).numpy()
     first = 0
     for slot in payload.slots:
         found = rows[first : first + slot.rows].ravel()[: slot.size]
@@ -593,13 +520,13 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing():
     kernel[np.abs(kernel) < 2] = 0
     bias = generator.normal(size=100).astype(np.float32)
     payload = codec.encode({"kernel": kernel, "bias": bias})
-    expected = compact.decode(tf.constant(payload.blob), payload).numpy()
+    expected = decoding.decode(tf.constant(payload.blob), payload).numpy()
     noticed = 0
     for bit in generator.choice(8 * len(payload.blob), 200, replace=False):
         blob = bytearray(payload.blob)
         blob[bit // 8] ^= 1 << bit % 8
         try:
-            found = compact.decode(tf.constant(bytes(blob)), payload).numpy()
+            found = decoding.decode(tf.constant(bytes(blob)), payload).numpy()
         except tf.errors.OpError:
             noticed += 1
         else:
@@ -609,14 +536,14 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing():
 
 def test_an_export_with_a_flipped_bit_does_not_load(tmp_path):
     export = Export(dense(), tmp_path)
-    (store,), _ = compact._stored(export.model)
+    (payload,), _ = compact.encoded(networks.of(export.model))
     path = os.path.join(export.path, "saved_model.pb")
     with open(path, "rb") as file:
         written = file.read()
-    first = written.index(store.payload.blob)
-    for byte in (20, len(store.payload.blob) // 2, -2):
+    first = written.index(payload.blob)
+    for byte in (20, len(payload.blob) // 2, -2):
         damaged = bytearray(written)
-        damaged[first + byte % len(store.payload.blob)] ^= 4
+        damaged[first + byte % len(payload.blob)] ^= 4
         with open(path, "wb") as file:
             file.write(damaged)
         with pytest.raises(tf.errors.OpError):

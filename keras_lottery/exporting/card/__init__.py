@@ -1,0 +1,1 @@
+"""What a version directory says about itself."""
