@@ -39,8 +39,15 @@ def report(run, rows):
     )
 
 
-def export(run, rows):
-    """Exports the winning ticket of replicate 0, unless that was done."""
+def export(run, rows, build):
+    """Exports the winning ticket of replicate 0, unless that was done.
+
+    Args:
+        run: The `RunDirectory`.
+        rows: Its rows.
+        build: Function that returns the network, for a ticket that has no
+            config to make it from.
+    """
     from keras_lottery.exporting.saved_model import export as write
     from keras_lottery.tickets.ticket import Ticket
 
@@ -50,7 +57,8 @@ def export(run, rows):
     path = run.exported(checksum)
     if path is None:
         ticket = Ticket.load(run.file(*where, paths.TICKET))
-        path = write(ticket, run.export_path)
+        network = None if ticket.model_config else build()
+        path = write(ticket, run.export_path, model=network)
         run.note_export(path, checksum)
     print(f"export   {path}  (replicate 0, level {level})")
 

@@ -48,7 +48,7 @@ def main(typed):
 
     results.report(run, rows)
     if experiment.config.export.enabled:
-        results.export(run, rows)
+        results.export(run, rows, lambda: experiment.model)
     return 0
 
 

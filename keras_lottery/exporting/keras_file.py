@@ -72,9 +72,7 @@ def answers_keras(path, inputs):
         inputs = dict(zip(specs, inputs.values(), strict=True))
     outputs = model(arranged(inputs), training=False)
     named = signature.named_outputs(model, outputs)
-    return {
-        name: keras.ops.convert_to_numpy(value) for name, value in named.items()
-    }
+    return {name: value.numpy() for name, value in named.items()}
 
 
 def _loaded(file_path):

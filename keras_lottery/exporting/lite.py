@@ -10,7 +10,6 @@ import re
 import tempfile
 import warnings
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
@@ -169,7 +168,4 @@ def _interpreter(content):
 
 
 def _arrays(outputs):
-    return {
-        name: keras.ops.convert_to_numpy(value)
-        for name, value in outputs.items()
-    }
+    return {name: value.numpy() for name, value in outputs.items()}
