@@ -14,6 +14,8 @@ extras = {
     "report": ["matplotlib>=3.9"],
     "data": ["tensorflow-datasets>=4.9.6", "importlib_resources"],
     "serving": ["tensorflow-serving-api>=2.18"],
+    "onnx": ["onnx>=1.18", "onnxruntime>=1.31", "tf2onnx>=1.17"],
+    "lite": ["ai-edge-litert>=2.3"],
 }
 extras["all"] = sorted({each for group in extras.values() for each in group})
 extras["test"] = [

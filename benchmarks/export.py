@@ -38,7 +38,12 @@ from keras_lottery.pruning import naming
 from keras_lottery.runs.directory import RunDirectory
 
 SPARSITY = 0.964
-INPUTS = {"lenet": (28, 28, 1), "resnet20": (32, 32, 3), "mlp": (1000,)}
+INPUTS = {
+    "lenet": (28, 28, 1),
+    "resnet20": (32, 32, 3),
+    "conv4": (32, 32, 3),
+    "mlp": (1000,),
+}
 SHRUNK = ("resnet20",)
 WRITERS = {
     "keras": lambda model, path: model.export(path, verbose=False),
@@ -319,6 +324,59 @@ def loading(given):
     print()
 
 
+def structured(given):
+    """What removing whole filters gives in time: half of each, zeroed."""
+    head(
+        "Requests, shrunk over whole, half of the filters of each layer zero",
+        "network",
+        "batch",
+        "whole p50 µs",
+        "shrunk p50 µs",
+        "ratio",
+        "95 % interval",
+        "pairs",
+        "multiply-adds",
+    )
+    model = _half("conv4")
+    smaller, report = shrink(model)
+    (input_name,) = networks.of(model).specs
+    generator = np.random.default_rng(1)
+    batches = [
+        {input_name: generator.random((n, *INPUTS["conv4"]), np.float32)}
+        for n in (1, 64)
+    ]
+    with (
+        written(model, "compact") as (whole,),
+        written(smaller, "compact") as (shrunk,),
+    ):
+        rounds = max(30, int(100 * given.effort))
+        found = served.request_times([shrunk, whole], batches, rounds)
+    for n in (1, 64):
+        first, second = found[shrunk][n], found[whole][n]
+        ratio, low, high = measuring.ratio_interval(first, second)
+        row(
+            "conv4",
+            n,
+            f"{np.median(second) * 1e6:,.1f}",
+            f"{np.median(first) * 1e6:,.1f}",
+            f"{ratio:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            len(first),
+            "{:,} -> {:,}".format(*report.multiply_adds),
+        )
+
+
+def _half(name):
+    """Returns a network in which every second filter or unit is zero."""
+    model, _ = filled(name, 0.0)
+    for layer in model.layers[:-1]:
+        if len(layer.weights) == 2 and hasattr(layer, "kernel"):
+            kernel, bias = layer.get_weights()
+            kernel[..., ::2], bias[::2] = 0, 0
+            layer.set_weights([kernel, bias])
+    return model
+
+
 def damage(given):
     """One flipped bit anywhere in the payload, 1,000 tried."""
     head(
@@ -356,7 +414,8 @@ def _flipped(payload, bit, expected):
 
 
 SECTIONS = {
-    each.__name__: each for each in (sizes, entropy, requests, loading, damage)
+    each.__name__: each
+    for each in (sizes, entropy, requests, loading, structured, damage)
 }
 
 

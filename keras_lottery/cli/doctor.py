@@ -30,6 +30,9 @@ _PACKAGES = (
     "safetensors",
     "ml_collections",
     "matplotlib",
+    "tensorflow-serving-api",
+    "ai-edge-litert",
+    "tf2onnx",
 )
 
 
@@ -73,6 +76,8 @@ def _machine():
         details = tf.config.experimental.get_device_details(device)
         yield device.name, details.get("device_name", device.device_type)
     yield "free disk here", f"{shutil.disk_usage('.').free / 1e9:.1f} GB"
+    server = shutil.which("tensorflow_model_server")
+    yield "tensorflow_model_server", server or "not on PATH"
     for variable in ("TFDS_DATA_DIR", "KERAS_LOTTERY_DATA", "KERAS_BACKEND"):
         yield variable, os.environ.get(variable, "not set")
 

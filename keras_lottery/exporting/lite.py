@@ -12,7 +12,6 @@ import warnings
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python.convert import ConverterError
 
 from keras_lottery import files
 from keras_lottery.exporting import dense
@@ -115,7 +114,7 @@ def _converted(model, values):
 def _convert(converter, model):
     try:
         return converter.convert()
-    except ConverterError as error:
+    except Exception as error:  # the converter's own has no public name
         # The reasons are pages long; each names its operation like this.
         missing = sorted(set(re.findall(r"'tf\.(\w+)' op", str(error))))
         raise ValueError(
