@@ -137,7 +137,7 @@ NETWORKS = {
         apart,
     )
 }
-# Halves: Keras rounds once more than a graph does, which adds the bias first.
+# Keras rounds sums of halves once before the bias is added, a graph only after.
 KERAS_BARS = {"mixed_dtypes": 2.0**-7}
 
 

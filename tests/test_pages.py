@@ -12,6 +12,8 @@ import pytest
 
 from keras_lottery.cli import main
 from keras_lottery.cli import start
+from keras_lottery.exporting import formats
+from keras_lottery.exporting import rounding
 from keras_lottery.runs import configuration
 from keras_lottery.runs import paths
 from keras_lottery.tickets import controls
@@ -105,7 +107,9 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "experiments.md"])
+@pytest.mark.parametrize(
+    "page", ["quickstart.md", "experiments.md", "serving.md"]
+)
 def test_a_page_has_something_to_run(page):
     languages = [language for language, _ in blocks(page)]
     assert languages.count("python") >= 5
@@ -141,6 +145,35 @@ def test_the_quickstart_does_what_it_says(folder, capsys):
     assert "Multiply-adds are not time" in printed
     assert "digits.safetensors: <Ticket of level" in printed
     assert re.search(r"ticket \d+\.\d%, reinitialized \d+\.\d%", printed)
+
+
+@pytest.mark.thorough
+def test_serving_does_what_it_says(folder, capsys):
+    pytest.importorskip(
+        "tensorflow_serving.apis", reason="needs the extra 'serving'"
+    )
+    names = played("serving.md")
+    printed = capsys.readouterr().out
+    # The page's own export, and the one of its command.
+    served = folder / "serving" / "digits"
+    assert sorted(path.name for path in served.iterdir()) == ["1", "2"]
+    size = 64 * 300 + 300 * 100 + 100 * 10
+    assert names["ticket"].mask.kept == size - round(0.9 * size)
+    # It failed where weights are compared, not in the graph around them.
+    assert "inflate() failed" in printed
+    for values in ("float16", "bfloat16", "int8"):
+        assert f"values={values}: output_0 differs by up to" in printed
+    assert "serving/digits/2: as it says" in printed
+    assert "serving/smaller/1: as it says" in printed
+
+
+def test_the_formats_and_values_of_the_page_are_those_of_the_code():
+    text = text_of("serving.md")
+    table = text.partition("| `format=` |")[2].partition("\n\n")[0]
+    assert re.findall(r'^\| `"([\w-]+)"`', table, re.M) == list(formats.FORMATS)
+    table = text.partition("| `values=` |")[2].partition("\n\n")[0]
+    found = re.findall(r'^\| `"(\w+)"`(?!, `format)', table, re.M)
+    assert found == list(rounding.VALUES)
 
 
 @pytest.mark.thorough

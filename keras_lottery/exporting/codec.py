@@ -200,7 +200,7 @@ def _one_dtype(arrays):
     if size >= MOST:
         raise ValueError(
             f"A payload holds fewer than 2^31 elements, got {size:,}. Encode "
-            "the arrays in several parts."
+            "the arrays in several parts; a model, with format='dense'."
         )
     return next(iter(found.values()), np.dtype("float32"))
 

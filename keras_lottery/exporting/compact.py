@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_lottery.exporting import codec
 from keras_lottery.exporting import decoding
 from keras_lottery.exporting import network as networks
+from keras_lottery.exporting import signature
 from keras_lottery.exporting import stripping
 
 # A serialised graph ends at 2 GiB, and holds more than the payloads.
@@ -48,6 +49,7 @@ def write_compact(model, path, *, values="float32"):
     [(3, 2)]
     """
     network = networks.of(model)
+    signature.require_parameters(network.specs)
     payloads, constants = encoded(network, values)
     stores = [Store(payload) for payload in payloads]
 
@@ -61,11 +63,13 @@ def write_compact(model, path, *, values="float32"):
     for store in stores:
         setattr(module, store.payload.dtype.name, store.resources)
     function = tf.function(serve, autograph=False)
-    signature = function.get_concrete_function(**network.specs)
+    concrete = function.get_concrete_function(**network.specs)
+    held = [resource for store in stores for resource in store.resources]
+    networks.require_weights_only(concrete, model, held)
     tf.saved_model.save(
         module,
         path,
-        signatures={"serving_default": signature},
+        signatures={"serving_default": concrete},
         # Without it, operations that save nothing double a small export.
         options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
     )
@@ -77,11 +81,9 @@ class Store:
 
     def __init__(self, payload):
         self.payload = payload
-        own = [
-            _Held(payload, i, slot.shape)
-            for i, slot in enumerate(decoding.apart(payload))
-        ]
-        self.resources = [_Main(payload, own), *own]
+        first, *others = decoding.shapes(payload)
+        own = [_Held(payload, i, s) for i, s in enumerate(others, start=1)]
+        self.resources = [_Filling(payload, first, own), *own]
 
     def read(self):
         """Returns dict from name to tensor."""
@@ -122,7 +124,7 @@ class _Held(tf.saved_model.experimental.TrackableResource):
         )
 
     def _initialize(self):
-        """Does nothing: the main variable is filled with all others."""
+        """Does nothing: the first variable of the payload fills this too."""
 
     def _destroy_resource(self):
         tf.raw_ops.DestroyResourceOp(
@@ -130,20 +132,18 @@ class _Held(tf.saved_model.experimental.TrackableResource):
         )
 
 
-class _Main(_Held):
-    """The variable of most arrays; it fills the others of its payload too."""
+class _Filling(_Held):
+    """The first variable of a payload, which fills the others too."""
 
-    def __init__(self, payload, own):
-        super().__init__(
-            payload, None, [decoding.main_rows(payload), codec.ROW]
-        )
+    def __init__(self, payload, shape, others):
+        super().__init__(payload, 0, shape)
         self._payload = payload
-        self._own = own
+        self._others = others
 
     def _initialize(self):
         rows = decoding.decode(tf.constant(self._payload.blob), self._payload)
         values = decoding.distributed(rows, self._payload)
-        for resource, value in zip([self, *self._own], values, strict=True):
+        for resource, value in zip([self, *self._others], values, strict=True):
             resource.assign(value)
 
 

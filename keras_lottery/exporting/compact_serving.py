@@ -10,10 +10,11 @@ import os
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_lottery.exporting import codec
 from keras_lottery.exporting import compact
 from keras_lottery.exporting import decoding
+from keras_lottery.exporting import functions
 from keras_lottery.exporting import network as networks
+from keras_lottery.exporting import signature
 from keras_lottery.exporting import stripping
 
 INITIALIZER = "__saved_model_init_op"
@@ -44,8 +45,10 @@ def write_compact_serving(model, path, *, values="float32"):
     ['saved_model.pb']
     """
     network = networks.of(model)
+    signature.require_loadable(network.specs)
     payloads, constants = compact.encoded(network, values)
     traced = _traced(network, payloads, constants)
+    networks.require_weights_only(traced, model)
     with tf.Graph().as_default():
         held, filled = _stores(payloads)
         inputs = {
@@ -60,6 +63,7 @@ def write_compact_serving(model, path, *, values="float32"):
     _sign(meta_graph, inputs, outputs, filled)
     stripping.strip(meta_graph)
     stripping.strip_graph(meta_graph)
+    functions.name_by_content(meta_graph)
     saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     saved.meta_graphs.append(meta_graph)
     with open(os.path.join(path, "saved_model.pb"), "wb") as file:
@@ -76,16 +80,14 @@ def _traced(network, payloads, constants):
         return network.call(weights, given)
 
     held = [
-        [tf.TensorSpec(shape, payload.dtype) for shape in _shapes(payload)]
+        [
+            tf.TensorSpec(shape, payload.dtype)
+            for shape in decoding.shapes(payload)
+        ]
         for payload in payloads
     ]
     function = tf.function(serve, autograph=False)
     return function.get_concrete_function(held, network.specs)
-
-
-def _shapes(payload):
-    own = [slot.shape for slot in decoding.apart(payload)]
-    return [(decoding.main_rows(payload), codec.ROW), *own]
 
 
 def _stores(payloads):
@@ -95,7 +97,9 @@ def _stores(payloads):
         rows = decoding.decode(tf.constant(payload.blob), payload)
         values = decoding.distributed(rows, payload)
         held.append([])
-        for i, (value, shape) in enumerate(zip(values, _shapes(payload))):
+        for i, (value, shape) in enumerate(
+            zip(values, decoding.shapes(payload))
+        ):
             handle = tf.raw_ops.VarHandleOp(
                 dtype=payload.dtype,
                 shape=shape,
@@ -113,7 +117,10 @@ def _stores(payloads):
 
 
 def _imported(traced, held, inputs):
-    arguments = tf.nest.flatten((held, inputs))
+    # What a layer has computed from its weights before, as `Normalization`
+    # does, is no argument of it.
+    derived = [tf.constant(each.numpy()) for each in traced.captured_inputs]
+    arguments = tf.nest.flatten((held, inputs)) + derived
     feeds = {
         inner.name: outer
         for inner, outer in zip(traced.inputs, arguments, strict=True)

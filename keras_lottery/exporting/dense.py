@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_lottery.exporting import network as networks
+from keras_lottery.exporting import signature
 
 
 def write_dense(model, path):
@@ -16,9 +17,11 @@ def write_dense(model, path):
         path: Directory to write into.
 
     Raises:
-        ValueError: What the model is called on is not known.
+        ValueError: What the model is called on is not known, an input's name
+            is no parameter's, or the model holds more than weights.
     """
     network = networks.of(model)
+    signature.require_parameters(network.specs)
     module = tf.Module()
     module.weights = {
         name: tf.Variable(value, name=name)
@@ -30,5 +33,6 @@ def write_dense(model, path):
         return network.call(values, inputs)
 
     function = tf.function(serve, autograph=False)
-    signature = function.get_concrete_function(**network.specs)
-    tf.saved_model.save(module, path, signatures={"serving_default": signature})
+    concrete = function.get_concrete_function(**network.specs)
+    networks.require_weights_only(concrete, model, module.weights.values())
+    tf.saved_model.save(module, path, signatures={"serving_default": concrete})

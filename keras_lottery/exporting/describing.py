@@ -7,6 +7,7 @@ from keras_lottery.exporting import formats
 from keras_lottery.exporting import network as networks
 from keras_lottery.exporting import probe
 from keras_lottery.exporting import warm_up
+from keras_lottery.exporting.card import markdown
 from keras_lottery.exporting.card import model_card
 
 ROWS = 256  # asked at a time: any number of samples in little memory
@@ -110,11 +111,13 @@ def in_words(facts):
     outputs = facts["differences"]["outputs"]
     if facts["values"] != "float32":
         for name, apart in outputs.items():
+            share = apart["relative"]  # without bound it is text, as in JSON
+            if not isinstance(share, str):
+                share = f"{notation.percent(share)} %"
             yield (
                 f"values={facts['values']}: {name} differs by up to "
-                f"{apart['largest_difference']:.2g}, "
-                f"{notation.percent(apart['relative'])} % of the largest, on "
-                f"{facts['differences']['samples']:,} samples"
+                f"{markdown.number(apart['largest_difference'])}, {share} of "
+                f"the largest, on {facts['differences']['samples']:,} samples"
             )
     accuracy = facts["accuracy"]
     if accuracy:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_lottery import environment
+from keras_lottery.exporting import network as networks
 from keras_lottery.exporting import rounding
 from keras_lottery.exporting import warm_up
 from keras_lottery.exporting.compact import write_compact
@@ -83,7 +84,7 @@ def get(name, values):
     Raises:
         ValueError: There is none, or it has no such values.
     """
-    if name not in FORMATS:
+    if not isinstance(name, str) or name not in FORMATS:
         raise ValueError(
             f"Unknown format {name!r}. Expected one of "
             f"{', '.join(map(repr, FORMATS))}."
@@ -114,6 +115,8 @@ def check(name, model, samples, measure):
         ValueError: It cannot; says which can.
         ImportError: Requests need a package that is not installed.
     """
+    if name != "keras" and not environment.is_legacy(model):
+        networks.require_scopes(model)
     served = ", ".join(k for k, each in FORMATS.items() if each.served)
     if FORMATS[name].served:
         if samples:

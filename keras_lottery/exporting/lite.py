@@ -56,6 +56,7 @@ def write_lite(model, path, *, values="float32"):
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> path = tempfile.mkdtemp()
     >>> write_lite(model, path)

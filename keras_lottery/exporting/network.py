@@ -1,14 +1,18 @@
 """A model as exporters see it: named arrays in, named answers out."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_lottery import environment
 from keras_lottery.exporting import signature
 from keras_lottery.pruning import naming
+
+SCOPE = r"[A-Za-z0-9_.\\/>-]*"
 
 
 class Network(NamedTuple):
@@ -62,6 +66,51 @@ def of(model):
 
     weights = {w.name: w.variable.numpy() for w in naming.walk(model)}
     return Network(weights, specs, call)
+
+
+def require_weights_only(function, model, own=()):
+    """Raises if a traced model reads what is none of its weights.
+
+    Args:
+        function: A concrete function.
+        model: The model that it calls.
+        own: What has a `handle` that it may read.
+
+    Raises:
+        ValueError: It reads a table, or a state that it carries along.
+    """
+    known = {id(each.handle) for each in own}
+    for outer, inner in function.graph.captures:
+        if outer.dtype == tf.resource and id(outer) not in known:
+            raise ValueError(
+                f"{model.name!r} holds a table or a state beside its weights "
+                f"({inner.name}), and an export holds weights only. Look up "
+                "before the model, make recurrent layers `stateful=False`, or "
+                "export with format='keras'."
+            )
+
+
+def require_scopes(model):
+    """Raises unless TensorFlow can make a graph of a Keras 3 model.
+
+    Keras names operations after layers, and leaves its stack of names as it is
+    when TensorFlow refuses one.
+
+    Raises:
+        ValueError: A name with a character that graphs do not have.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.InputLayer):
+            continue  # it does nothing, and is no scope
+        first = "[A-Za-z0-9.]" if layer is model else ""
+        if not re.fullmatch(first + SCOPE, layer.name):
+            raise ValueError(
+                "TensorFlow makes no graph of a model or layer called "
+                f"{layer.name!r}, to train or predict either: names are of "
+                "letters (a to z), digits and _ . - / >, and a model's begins "
+                "with a letter or digit. Rename it, or export with "
+                "format='keras'."
+            )
 
 
 def first_not_finite(network):

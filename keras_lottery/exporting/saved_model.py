@@ -1,7 +1,10 @@
 """A ticket as a directory that TF Serving loads as it is."""
 
+import contextlib
 import os
 import tempfile
+
+import tensorflow as tf
 
 from keras_lottery import environment
 from keras_lottery.exporting import dense
@@ -74,7 +77,8 @@ def export(
     ('1', True)
     """
     chosen = formats.get(format, values)
-    with sources.as_trained(model_or_ticket, model) as trained:
+    base = versions.local(base)
+    with _quietly(), sources.as_trained(model_or_ticket, model) as trained:
         formats.check(format, trained, samples is not None, measure)
         sources.check(trained)
         asked = describing.Probe(trained, samples)
@@ -98,6 +102,18 @@ def export(
     for line in describing.in_words(facts):
         print(line)
     return writing.final
+
+
+@contextlib.contextmanager
+def _quietly():
+    """Keeps TensorFlow from telling where each of its files was written."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _shrunk(model, wanted):

@@ -1,5 +1,8 @@
 """The signature of an export: the inputs and outputs of the Keras model."""
 
+import keyword
+import re
+
 import keras
 import tensorflow as tf
 
@@ -10,8 +13,10 @@ def signature(model):
     """Returns {name: TensorSpec} and how to hand such tensors to the model.
 
     Raises:
-        ValueError: What the model is called on is not known.
+        ValueError: What the model is called on is not known, or it takes
+            samples of any length.
     """
+    _require_shapes(model)
     known = graph.input_specs(model)
     if known is None or known[1] or len(known[0]) != 1:
         raise ValueError(
@@ -47,6 +52,54 @@ def named_outputs(model, outputs):
     if len(set(names)) != len(flat):
         names = [f"output_{i}" for i in range(len(flat))]
     return dict(zip(names, flat, strict=True))
+
+
+def require_loadable(specs):
+    """Raises unless TensorFlow's Python loads a SavedModel of such inputs.
+
+    Args:
+        specs: Dict by the names of the inputs.
+
+    Raises:
+        ValueError: A name that is a word of Python.
+    """
+    for name in specs:
+        if keyword.iskeyword(name) or name == "self":
+            _refuse(name, "a word of Python, which no parameter is called")
+
+
+def require_parameters(specs):
+    """Raises unless inputs can be parameters of a Python function.
+
+    TensorFlow writes `a.b` as `a_b`, and a server would not know it.
+
+    Args:
+        specs: Dict by the names of the inputs.
+
+    Raises:
+        ValueError: A name that is none of a parameter.
+    """
+    require_loadable(specs)
+    for name in specs:
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+            _refuse(name, "no name of letters, digits and _ in TensorFlow")
+
+
+def _refuse(name, reason):
+    raise ValueError(
+        f"The input {name!r} is {reason}. Call it otherwise, "
+        "`keras.Input(shape, name='pixels')`, or export with format='keras'."
+    )
+
+
+def _require_shapes(model):
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                f"The input {tensor.name!r} has shape {tuple(tensor.shape)}; "
+                "only its first dimension may be free. Pad samples to one "
+                "length, and give it to `keras.Input`."
+            )
 
 
 def _input_names(model, structure, count):

@@ -24,7 +24,8 @@ def as_trained(model_or_ticket, model=None):
             config if None.
 
     Raises:
-        ValueError: Something else, or a model that is not built.
+        ValueError: Something else, a model that is not built, or `model`
+            without a ticket.
         TicketError: The ticket was not trained, or does not fit.
     """
     if isinstance(model_or_ticket, Ticket):
@@ -38,6 +39,11 @@ def as_trained(model_or_ticket, model=None):
         raise ValueError(
             "Expected a Ticket, a PrunedModel, a keras.Model or a tf_keras "
             f"model, got {type(model_or_ticket).__name__}."
+        )
+    if model is not None:
+        raise ValueError(
+            "`model` is what a ticket is written into, and "
+            f"{type(model_or_ticket).__name__} is no ticket. Leave it out."
         )
     yield inner
 

@@ -5,6 +5,8 @@ import os
 
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_lottery.exporting import functions
+
 # Attributes of nodes that say what TensorFlow works out again on its own.
 DESCRIPTIVE = ("_output_shapes", "_user_specified_name")
 
@@ -22,6 +24,7 @@ def finish(path):
     for meta_graph in saved.meta_graphs:
         tie(meta_graph.object_graph_def)
         strip(meta_graph)
+        functions.name_by_content(meta_graph)
     with open(file_path, "wb") as file:
         file.write(saved.SerializeToString(deterministic=True))
     # It is the hash of what the file was before.
@@ -50,16 +53,41 @@ def tie(objects):
 def strip(meta_graph):
     """Drops what only describes the graph; no loader needs it."""
     meta_graph.meta_info_def.ClearField("stripped_op_list")
+    _drop_unused_constants(meta_graph)
     nodes = list(meta_graph.graph_def.node)
+    renamed = {}
     for function in meta_graph.graph_def.library.function:
-        _rename_function(function, _merge_constants(function.node_def))
+        merged = _merge_constants(function.node_def)
+        _rename_function(function, merged)
         taken = {argument.name for argument in function.signature.input_arg}
-        _rename_function(function, _short_names(function.node_def, taken))
+        short = _short_names(function.node_def, taken)
+        _rename_function(function, short)
+        renamed[function.signature.name] = (merged, short)
         nodes.extend(function.node_def)
+    _rename_captured(meta_graph.object_graph_def.nodes, renamed)
     for node in nodes:
         node.ClearField("experimental_debug_info")
         for attribute in DESCRIPTIVE:
             node.attr.pop(attribute, None)
+
+
+def _drop_unused_constants(meta_graph):
+    """Drops what a checkpoint would hold of the objects: nothing saves one."""
+    nodes = meta_graph.graph_def.node
+    saver = meta_graph.saver_def
+    named = [
+        saver.filename_tensor_name,
+        saver.save_tensor_name,
+        saver.restore_op_name,
+    ]
+    named += [
+        tensor.name
+        for signature in meta_graph.signature_def.values()
+        for tensor in (*signature.inputs.values(), *signature.outputs.values())
+    ]
+    named += [each for node in nodes for each in node.input]
+    used = {each.removeprefix("^").split(":")[0] for each in named}
+    _keep(nodes, [n for n in nodes if n.op != "Const" or n.name in used])
 
 
 def strip_graph(meta_graph):
@@ -134,6 +162,15 @@ def _rename_nodes(nodes, names):
         for i, place in enumerate(together):
             name = place.decode().removeprefix("loc:@")
             together[i] = f"loc:@{names.get(name, name)}".encode()
+
+
+def _rename_captured(objects, renamed):
+    """Rewrites what a custom gradient takes from the function it is of."""
+    for node in objects:
+        if node.WhichOneof("kind") == "captured_tensor":
+            captured = node.captured_tensor
+            for names in renamed.get(captured.concrete_function, ()):
+                captured.name = _renamed(captured.name, names)
 
 
 def _renamed(reference, names):

@@ -7,6 +7,8 @@ import re
 import shutil
 import tempfile
 
+MOST = 2**63 - 1  # servers read versions as int64
+
 
 @contextlib.contextmanager
 def written(base, version=None):
@@ -18,27 +20,29 @@ def written(base, version=None):
 
     Args:
         base: Directory of the served model; made if it is not there.
-        version: Int >= 0, or None for the next free one, from 1.
+        version: Int from 0 to 2^63 - 1, or None for the next free one, from 1.
 
     Yields:
         A `Writing`, whose `path` is to be written into; once the block has
         ended its `final` is the path of the version.
 
     Raises:
-        ValueError: The version exists, or is no such int.
+        ValueError: The version exists, or is no such int; `base` is no path of
+            a local directory.
         OSError: There is no room; says how to go on.
     """
     _check(version)
-    base = os.fspath(base)
-    made = _make(base)
+    base = local(base)
+    missing = _missing(base)
     writing = Writing(base, version)
     try:
+        os.makedirs(base, exist_ok=True)
         writing.begin()
         yield writing
         writing.finish()
     except BaseException as error:
         writing.abandon()
-        for folder in made:
+        for folder in missing:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         if _is_full(error):
@@ -80,8 +84,8 @@ class Writing:
                 os.rename(self.path, self.final)
                 return
             except OSError as error:
-                taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
-                if not (taken and self._counts_up):
+                # Now that it is there, the next round says so or counts up.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
 
     def abandon(self):
@@ -90,34 +94,69 @@ class Writing:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _number(self):
+        taken = _versions(self._base)
         if self._counts_up:
-            self.final = os.path.join(self._base, str(_next(self._base)))
-        elif os.path.lexists(self.final):
+            self.final = os.path.join(self._base, str(_next(taken, self._base)))
+            return
+        name = taken.get(int(os.path.basename(self.final)))
+        if name is not None:
             raise ValueError(
-                f"{self.final} exists, and an export is never overwritten. "
-                "Leave `version` out for the next free one."
+                f"{os.path.join(self._base, name)} exists, and an export is "
+                "never overwritten. Leave `version` out for the next free one."
             )
+
+
+def local(base):
+    """Returns `base` as a str.
+
+    Raises:
+        ValueError: It is no path, or a URL.
+    """
+    path = isinstance(base, (str, bytes, os.PathLike)) and os.fsdecode(base)
+    if not path or re.match(r"\w+://", path):
+        raise ValueError(
+            "`base` must be the path of a local directory, got "
+            f"{base!r}. Export into one, and copy the version from there."
+        )
+    return path
 
 
 def _check(version):
     whole = isinstance(version, int) and not isinstance(version, bool)
-    if version is not None and (not whole or version < 0):
-        raise ValueError(f"`version` must be an int >= 0, got {version!r}.")
+    if version is not None and (not whole or not 0 <= version <= MOST):
+        raise ValueError(
+            f"`version` must be an int >= 0 and below 2^63, got {version!r}."
+        )
 
 
-def _make(base):
-    """Makes a directory; returns those that were not there, deepest first."""
+def _missing(base):
+    """Returns the directories that are not there, deepest first."""
     missing, folder = [], base
     while not os.path.isdir(folder):
+        if os.path.lexists(folder):
+            raise ValueError(
+                f"`base` is the directory of a served model, got {base}, and "
+                f"{folder} is a file or a broken link. Name another one."
+            )
         missing.append(folder)
         folder = os.path.dirname(folder) or "."
-    os.makedirs(base, exist_ok=True)
     return missing
 
 
-def _next(base):
-    taken = [int(n) for n in os.listdir(base) if re.fullmatch(r"\d+", n)]
-    return max(taken, default=0) + 1
+def _versions(base):
+    """Returns what lies there as a server counts it: {version: name}."""
+    names = [n for n in os.listdir(base) if re.fullmatch("[0-9]+", n)]
+    return {int(n): n for n in names if int(n) <= MOST}
+
+
+def _next(taken, base):
+    version = max(taken, default=0) + 1
+    if version > MOST:
+        raise ValueError(
+            f"{base} holds the highest version there is, so that no version "
+            "above it is free. Pass a lower one as `version`."
+        )
+    return version
 
 
 def _is_full(error):

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_lottery.exporting import codec
 from keras_lottery.exporting import compact
+from keras_lottery.exporting import compact_serving
 from keras_lottery.exporting import decoding
 from keras_lottery.exporting import dense as dense_format
 from keras_lottery.exporting import network as networks
@@ -115,6 +116,7 @@ def no_weights():
     return keras.Sequential([keras.Input((4,), name="pixels"), LAYERS.ReLU()])
 
 
+WRITERS = [compact.write_compact, compact_serving.write_compact_serving]
 EXACT = {f.__name__: f for f in (dense, other_dense, subclassed, no_weights)}
 CLOSE = {
     f.__name__: f
@@ -393,7 +395,8 @@ def test_weights_go_with_the_last_that_holds_them(exports):
     del loaded
     gc.collect()
     read = {"resource": handle, "dtype": tf.float32}
-    assert tf.raw_ops.ReadVariableOp(**read).shape[1] == codec.ROW
+    # One array of 1,400 and small ones, in one variable.
+    assert tf.raw_ops.ReadVariableOp(**read).shape == (1400 + 70 + 210 + 3,)
     del kept
     gc.collect()
     with pytest.raises(tf.errors.OpError):
@@ -448,11 +451,13 @@ CORE = set(
 
 def test_requests_decode_nothing_and_the_initializer_is_core_ops(exports):
     graph = meta_graph(exports["two_dtypes"].path).graph_def
-    (serving,) = [
-        f.signature.name
-        for f in graph.library.function
-        if "signature_wrapper" in f.signature.name
+    signed = meta_graph(exports["two_dtypes"].path).signature_def
+    ((output,),) = [
+        [info.name.split(":")[0] for info in signed[name].outputs.values()]
+        for name in ("serving_default",)
     ]
+    (call,) = [node for node in graph.node if node.name == output]
+    serving = call.attr["f"].func.name
     served = {n.op for f in functions_from(graph, serving) for n in f.node_def}
     assert "MatMul" in served
     assert not served & {"DecodeCompressed", "ScatterNd", "AssignVariableOp"}
@@ -548,6 +553,29 @@ def test_an_export_with_a_flipped_bit_does_not_load(tmp_path):
             file.write(damaged)
         with pytest.raises(tf.errors.OpError):
             tf.saved_model.load(export.path)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_equal_models_give_equal_bytes(write, tmp_path):
+    """However many functions were traced before, in whatever names."""
+    found = []
+    for i in range(2):
+        path = tmp_path / str(i)
+        path.mkdir()
+        write(sequences(), str(path))
+        found.append((path / "saved_model.pb").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_functions_are_named_by_what_is_in_them(exports):
+    """Where two exports meet in one graph, equal names are equal functions."""
+    known = {}
+    for export in exports.values():
+        for function in meta_graph(export.path).graph_def.library.function:
+            content = function.SerializeToString(deterministic=True)
+            name = function.signature.name
+            assert known.setdefault(name, content) == content
+    assert len(known) > 20
 
 
 def test_negative_zeros_cost_nothing(tmp_path):

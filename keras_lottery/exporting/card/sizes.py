@@ -1,5 +1,6 @@
 """What an export takes on disk, and what it is compared with."""
 
+import contextlib
 import gzip
 import io
 import math
@@ -101,7 +102,8 @@ def _other_writer(name, write_other, model, own):
     """Returns the rows of another exporter, as files and packed."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            write_other(model, folder)
+            with contextlib.redirect_stdout(io.StringIO()):  # tf_keras tells
+                write_other(model, folder)
         except Exception as error:  # whatever a converter comes upon
             first = (str(error).strip().splitlines() or [""])[0]
             reason = _shown(f"{type(error).__name__}: {first}")
