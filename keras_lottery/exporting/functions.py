@@ -16,8 +16,11 @@ def name_by_content(meta_graph):
         meta_graph: A `MetaGraphDef`; it is changed.
     """
     library = meta_graph.graph_def.library
+    loaded = _loaded(meta_graph)
     names = {}
     for function in _callees_first(library.function):
+        if function.signature.name not in loaded:
+            _shorten_arguments(function)
         _rename_in(function.node_def, names)
         _rename_attributes(function.attr, names)
         old = function.signature.name
@@ -29,12 +32,38 @@ def name_by_content(meta_graph):
         gradient.gradient_func = names[gradient.gradient_func]
     for gradient in library.registered_gradients:
         gradient.gradient_func = names[gradient.gradient_func]
-    # To touch it would make a graph of signatures look like one of objects.
-    if meta_graph.HasField("object_graph_def"):
+    if loaded:
         _rename_objects(meta_graph.object_graph_def, names)
     ordered = sorted(library.function, key=lambda each: each.signature.name)
     del library.function[:]
     library.function.extend(ordered)
+
+
+def _loaded(meta_graph):
+    """Returns the functions that Python calls, by the names of arguments."""
+    # To touch objects would make a graph of signatures look like one of them.
+    if not meta_graph.HasField("object_graph_def"):
+        return set()
+    return set(meta_graph.object_graph_def.concrete_functions)
+
+
+def _shorten_arguments(function):
+    """Numbers the arguments: of loops their names are long, and numbered."""
+    signature, names = function.signature, {}
+    for i, argument in enumerate(signature.input_arg):
+        names[argument.name] = argument.name = f"i{i}"
+    for node in function.node_def:
+        node.input[:] = [_renamed(each, names) for each in node.input]
+    for key, reference in list(function.ret.items()):
+        function.ret[key] = _renamed(reference, names)
+    for i, argument in enumerate(signature.output_arg):
+        function.ret[f"o{i}"] = function.ret.pop(argument.name)
+        argument.name = f"o{i}"
+
+
+def _renamed(reference, names):
+    name, colon, output = reference.partition(":")
+    return names.get(name, name) + colon + output
 
 
 def _name(function, taken):

@@ -63,10 +63,11 @@ def strip(meta_graph):
         short = _short_names(function.node_def, taken)
         _rename_function(function, short)
         renamed[function.signature.name] = (merged, short)
-        nodes.extend(function.node_def)
+        nodes.extend([*function.node_def, *function.arg_attr.values()])
     _rename_captured(meta_graph.object_graph_def.nodes, renamed)
     for node in nodes:
-        node.ClearField("experimental_debug_info")
+        if hasattr(node, "experimental_debug_info"):
+            node.ClearField("experimental_debug_info")
         for attribute in DESCRIPTIVE:
             node.attr.pop(attribute, None)
 

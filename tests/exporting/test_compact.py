@@ -558,11 +558,11 @@ def test_an_export_with_a_flipped_bit_does_not_load(tmp_path):
 @pytest.mark.parametrize("write", WRITERS)
 def test_equal_models_give_equal_bytes(write, tmp_path):
     """However many functions were traced before, in whatever names."""
-    found = []
+    found, model = [], sequences()
     for i in range(2):
         path = tmp_path / str(i)
         path.mkdir()
-        write(sequences(), str(path))
+        write(model, str(path))
         found.append((path / "saved_model.pb").read_bytes())
     assert found[0] == found[1]
 
