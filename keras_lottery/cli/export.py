@@ -12,13 +12,15 @@ from keras_lottery.cli import samples
 FORMATS = ("compact", "compact-serving", "dense", "keras", "lite", "onnx")
 VALUES = ("float32", "float16", "bfloat16", "int8")
 USAGE = """\
-keras-lottery export TICKET --to=DIRECTORY: a SavedModel for TF Serving.
+keras-lottery export PATH --to=DIRECTORY: a SavedModel for TF Serving.
 
 Examples:
   keras-lottery export runs/digits-0123456789ab --to=serving/digits
       the winning ticket of a run (the best one, if none wins)
   keras-lottery export digits.safetensors --to=serving/digits
       a ticket file, from `ticket.save(...)` or from a run's levels
+  keras-lottery export sparse.keras --to=serving/digits
+      a Keras model, pruned with anything: its zeros are what counts
 
   keras-lottery export RUN --to=serving/digits --samples=200 --measure
       with 200 test images as requests that warm the server up; says how
@@ -54,18 +56,16 @@ def main(typed):
 
     start.tensorflow()
     from keras_lottery.exporting.saved_model import export
-    from keras_lottery.tickets.ticket import Ticket
 
     run, path = _opened(path)
     given = None
     if chosen.samples:
         given = samples.of(chosen.samples, run, chosen.data_dir)
-    ticket = Ticket.load(path)
-    print(ticket, flush=True)
+    source = _loaded(path)
     if chosen.measure:
         print("measuring takes about half a minute, more for a large network")
     path = export(
-        ticket,
+        source,
         chosen.to,
         version=chosen.version,
         format=chosen.format,
@@ -129,6 +129,27 @@ def _tell(path):
     if card["measured"]:
         print(*measuring.in_words(card["measured"]), sep="\n")
     print(path)
+
+
+def _loaded(path):
+    """Returns the ticket, or the Keras model, in a file."""
+    if not path.endswith(".keras"):
+        from keras_lottery.tickets.ticket import Ticket
+
+        ticket = Ticket.load(path)
+        print(ticket, flush=True)
+        return ticket
+    import keras
+
+    if not os.path.exists(path):
+        raise ValueError(f"There is no file {path}.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Keras cannot load {path}: {str(error).splitlines()[0]} Classes "
+            "of one's own are loaded from Python: `lottery.export(model, ...)`."
+        ) from error
 
 
 def _opened(path):

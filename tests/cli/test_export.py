@@ -273,3 +273,20 @@ def test_a_run_exports_a_network_that_has_no_config(
     told = answer("run", *tiny, "--config.model.name=no_config_network:own")
     assert told.code == 0, told.err
     assert "export   " in told.out
+
+
+def test_a_keras_file_is_exported_with_its_zeros(answer, tmp_path):
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(30)])
+    kernel = np.zeros((20, 30), np.float32)
+    kernel[3, :5] = 1
+    model.layers[0].kernel.assign(kernel)
+    model.save(tmp_path / "sparse.keras")
+    told = answer("export", tmp_path / "sparse.keras", f"--to={tmp_path}")
+    assert told.code == 0, told.err
+    assert card(tmp_path / "1")["sparsity"]["kept"] == 5
+    (tmp_path / "damaged.keras").write_bytes(b"PK")
+    for name, said in (("damaged", "Keras cannot load"), ("no", "no file")):
+        path = tmp_path / f"{name}.keras"
+        told = answer("export", path, f"--to={tmp_path / 'it'}")
+        assert told.code in (1, 2) and said in told.err
+    assert not (tmp_path / "it").exists()

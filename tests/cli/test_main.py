@@ -129,7 +129,7 @@ def test_run_help_lists_every_setting_with_its_default(answer):
     ("name", "flags"),
     [
         ("run", "workdir keep data_dir download"),
-        ("export", "to version"),
+        ("export", "to format values shrink samples measure version data_dir"),
         ("list", "workdir data_dir"),
     ],
 )
