@@ -9,6 +9,7 @@ before. The lowest scores go; of equal scores the higher flat index goes first
 import numpy as np
 
 from keras_lottery import choices
+from keras_lottery.pruning import selection
 from keras_lottery.pruning.mask import Mask
 
 
@@ -33,17 +34,9 @@ def global_(scores, mask, keep):
     Reference: Frankle & Carbin (2019), appendix I.1.
     """
     _check(scores, mask, keep)
-    alive = {name: np.flatnonzero(mask[name]) for name in mask}
-    live = [np.asarray(scores[name]).ravel()[alive[name]] for name in mask]
-    chosen = _highest(np.concatenate(live), keep)
-    ends = np.cumsum([len(each) for each in live])[:-1]
-    parts = np.split(chosen, ends)
-    return Mask(
-        {
-            name: _scatter(alive[name][part], mask.shapes[name])
-            for name, part in zip(mask, parts, strict=True)
-        }
-    )
+    layers = selection.layers(scores, mask)
+    packed = selection.highest(list(layers.values()), keep)
+    return Mask.unpack(dict(zip(layers, packed, strict=True)), mask.shapes)
 
 
 def layerwise(scores, mask, keep):
@@ -161,29 +154,11 @@ def _by_share(scores, mask, keep, shares):
     quotas = apportion(
         keep, [shares[name] for name in mask], [left[name] for name in mask]
     )
-    arrays = {}
-    for name, quota in zip(mask, quotas, strict=True):
-        alive = np.flatnonzero(mask[name])
-        chosen = _highest(np.asarray(scores[name]).ravel()[alive], quota)
-        arrays[name] = _scatter(alive[chosen], mask.shapes[name])
-    return Mask(arrays)
-
-
-def _highest(scores, keep):
-    """Returns a bool array: the `keep` highest, earlier first among equals."""
-    if keep == 0:
-        return np.zeros(len(scores), bool)
-    threshold = np.partition(scores, len(scores) - keep)[len(scores) - keep]
-    chosen = scores > threshold
-    ties = np.flatnonzero(scores == threshold)
-    chosen[ties[: keep - np.count_nonzero(chosen)]] = True
-    return chosen
-
-
-def _scatter(indices, shape):
-    flat = np.zeros(int(np.prod(shape, dtype=np.int64)), bool)
-    flat[indices] = True
-    return flat.reshape(shape)
+    packed = {}
+    layers = selection.layers(scores, mask)
+    for (name, layer), quota in zip(layers.items(), quotas, strict=True):
+        (packed[name],) = selection.highest([layer], quota)
+    return Mask.unpack(packed, mask.shapes)
 
 
 def _at_least_rank_two(mask):

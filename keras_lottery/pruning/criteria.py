@@ -9,10 +9,13 @@ import functools
 import inspect
 import zlib
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_lottery import choices
 from keras_lottery.pruning import weights
+from keras_lottery.pruning.selection import Scores
 
 
 def magnitude(model, start=None, data=None):
@@ -148,14 +151,21 @@ def get(identifier, seed=0):
     return criterion
 
 
-def scores_of(criterion, model, start, data, names):
+def scores_of(criterion, model, start, data, names, *, variables=None):
     """Returns the scores of the weights `names`, checked.
+
+    Returns:
+        `Scores` of the weights `names`, in their order.
 
     Raises:
         ValueError: A weight has no scores, scores of another shape, or NaN.
     """
-    given = criterion(model, start, data)
-    shapes = weights.by_name(model)
+    if variables is None:
+        variables = weights.by_name(model)
+    # The default is computed while it is read, from TensorFlow's own memory:
+    # all absolute values at once would be as large as the model.
+    lazy = criterion is magnitude
+    given = _scored(variables) if lazy else criterion(model, start, data)
     checked = {}
     for name in names:
         if name not in given:
@@ -163,22 +173,39 @@ def scores_of(criterion, model, start, data, names):
                 f"The criterion gave no scores for {name!r}; it gave them for "
                 f"{', '.join(map(repr, given)) or 'nothing'}."
             )
-        array = np.asarray(given[name])
-        if array.dtype.itemsize < 4:  # bfloat16 cannot be partitioned
-            array = array.astype(np.float32)
-        expected = tuple(shapes[name].shape)
+        array = _view(given[name]) if lazy else np.asarray(given[name])
+        expected = tuple(variables[name].shape)
         if array.shape != expected:
             raise ValueError(
                 f"The criterion gave {name!r} scores of shape {array.shape}; "
                 f"the weight has {expected}."
             )
-        if np.isnan(array).any():
+        # The maximum is NaN if any score is, and needs no array of answers.
+        if array.size and np.isnan(array.max()):
             raise ValueError(
                 f"The scores of {name!r} hold NaN: the weights or the data "
                 "are not finite."
             )
         checked[name] = array
-    return checked
+    return Scores(checked, np.abs if lazy else None)
+
+
+def _scored(variables):
+    """Returns the variables that criteria score, by name."""
+    return {
+        name: variable
+        for name, variable in variables.items()
+        if variable.trainable and keras.backend.is_float_dtype(variable.dtype)
+    }
+
+
+def _view(variable):
+    """Returns the value, read only and on a CPU not copied.
+
+    TensorFlow copies the memory before it writes to a variable that someone
+    still looks at: the array stays as it is.
+    """
+    return np.asarray(tf.convert_to_tensor(variable.value))
 
 
 def _with_start(model, start, score):

@@ -62,7 +62,9 @@ def find_mask(
 
     Reference: Frankle & Carbin (2019), section 1.
     """
-    before = current_mask(model, mask, layers)
+    # Walking over a model takes longer than pruning a small one: once.
+    variables = None if mask is None else _fitted(model, mask)
+    before = current_mask(model, None, layers) if mask is None else mask
     wanted = sparsity if isinstance(sparsity, dict) else {"*": sparsity}
     if not wanted:
         raise ValueError("The dict of sparsities is empty.")
@@ -81,6 +83,7 @@ def find_mask(
         data=data,
         seed=seed,
         level=level,
+        variables=variables,
     )
 
 
@@ -95,6 +98,7 @@ def prune_to(
     data,
     seed,
     level,
+    variables=None,
 ):
     """Returns the mask after each group kept its budget.
 
@@ -103,11 +107,17 @@ def prune_to(
             keep). A group that has fewer left keeps those.
         model: A built `keras.Model`; it is not changed.
         before: The `Mask` so far.
+        variables: The variables of `model` by name, where they are known.
 
     The others are as in `find_mask`.
     """
     scores = criteria.scores_of(
-        criteria.get(criterion, seed), model, start, data, before
+        criteria.get(criterion, seed),
+        model,
+        start,
+        data,
+        before,
+        variables=variables,
     )
     after = _spread(scores, before, budgets, allocation)
     _warn_of_collapse(before, after, level)
@@ -135,13 +145,24 @@ def budgets_of(governed, sparsities, before):
 
 def _spread(scores, before, budgets, allocation):
     allocate = allocations.get(allocation)
-    arrays = dict(before)
+    ours = any(allocate is each for each in allocations.ALLOCATIONS.values())
+    after = before.pack()
     for names, keep in budgets:
-        part = Mask({name: before[name] for name in names})
+        part = _only(before, names)
         keep = min(keep, part.kept)
-        found = allocate({name: scores[name] for name in names}, part, keep)
-        arrays.update(_checked(found, part, keep))
-    return Mask(arrays)
+        given = scores.only(names)
+        # A function of the user's is promised a dict of arrays.
+        found = allocate(given if ours else dict(given), part, keep)
+        after.update(_checked(found, part, keep).pack())
+    return Mask.unpack(after, before.shapes)
+
+
+def _only(mask, names):
+    packed, shapes = mask.pack(), mask.shapes
+    return Mask.unpack(
+        {name: packed[name] for name in names},
+        {name: shapes[name] for name in names},
+    )
 
 
 def current_mask(model, mask=None, layers=None):
@@ -158,6 +179,11 @@ def current_mask(model, mask=None, layers=None):
 
 def check_fits(model, mask):
     """Raises a ValueError unless every weight of `mask` is in `model`."""
+    _fitted(model, mask)
+
+
+def _fitted(model, mask):
+    """Returns the variables of `model` by name, all of `mask` among them."""
     if not isinstance(mask, Mask):
         raise ValueError(f"Expected a Mask, got {type(mask).__name__}.")
     variables = weights.by_name(model)
@@ -171,12 +197,14 @@ def check_fits(model, mask):
         raise ValueError(
             f"The mask does not fit {model.name!r}:\n  " + "\n  ".join(wrong)
         )
+    return variables
 
 
 def _keep(before, names, sparsity, pattern):
     checks.fraction("sparsity", sparsity)
-    size = sum(before.sizes[name] for name in names)
-    left = sum(before.kept_by_name[name] for name in names)
+    sizes, counts = before.sizes, before.kept_by_name
+    size = sum(sizes[name] for name in names)
+    left = sum(counts[name] for name in names)
     keep = kept(size, sparsity)
     if keep > left:
         raise ValueError(

@@ -69,6 +69,9 @@ class Mask(Mapping):
             packed = np.packbits(array.ravel(), bitorder="little")
             bits[name] = _Bits(packed.tobytes(), array.shape)
             counts[name] = int(np.count_nonzero(array))
+        self._hold(bits, counts)
+
+    def _hold(self, bits, counts):
         object.__setattr__(self, "_bits", MappingProxyType(bits))
         object.__setattr__(self, "_kept", MappingProxyType(counts))
 
@@ -79,11 +82,12 @@ class Mask(Mapping):
 
     def __getitem__(self, name):
         packed, shape = self._bits[name]
-        size = int(np.prod(shape, dtype=np.int64))
         flat = np.unpackbits(
-            np.frombuffer(packed, np.uint8), count=size, bitorder="little"
+            np.frombuffer(packed, np.uint8),
+            count=math.prod(shape),
+            bitorder="little",
         )
-        array = flat.astype(bool).reshape(shape)
+        array = flat.view(bool).reshape(shape)
         array.setflags(write=False)
         return array
 
@@ -124,8 +128,7 @@ class Mask(Mapping):
     def sizes(self):
         """Dict from name to number of weights, kept and removed."""
         return {
-            name: int(np.prod(bits.shape, dtype=np.int64))
-            for name, bits in self._bits.items()
+            name: math.prod(bits.shape) for name, bits in self._bits.items()
         }
 
     @property
@@ -151,7 +154,9 @@ class Mask(Mapping):
     def __and__(self, other):
         """Returns the mask that keeps what both keep."""
         _require_same_shapes(self, other)
-        return Mask({name: self[name] & other[name] for name in self})
+        one, two = self.pack(), other.pack()
+        both = {name: one[name] & two[name] for name in self}
+        return Mask.unpack(both, self.shapes)
 
     def issubset(self, other):
         """Returns whether `other` keeps everything that this mask keeps."""
@@ -190,7 +195,7 @@ class Mask(Mapping):
             raise ValueError(
                 f"Packed are {sorted(packed)}, shapes are of {sorted(shapes)}."
             )
-        arrays = {}
+        bits, counts = {}, {}
         for name, shape in shapes.items():
             if min(shape, default=0) < 0:
                 raise ValueError(f"The shape of {name!r} is negative: {shape}.")
@@ -205,11 +210,13 @@ class Mask(Mapping):
                     f"The mask of {name!r} has shape {array.shape}; "
                     f"{size} weights need ({(size + 7) // 8},)."
                 )
-            bits = np.unpackbits(array, bitorder="little").astype(bool)
-            if bits[size:].any():
+            if size % 8 and array[-1] >> size % 8:
                 raise ValueError(f"The mask of {name!r} has bits past its end.")
-            arrays[name] = bits[:size].reshape(tuple(shape))
-        return cls(arrays)
+            bits[name] = _Bits(array.tobytes(), tuple(map(int, shape)))
+            counts[name] = int(np.bitwise_count(array).sum(dtype=np.int64))
+        mask = cls.__new__(cls)
+        mask._hold(bits, counts)
+        return mask
 
     @classmethod
     def full(cls, variables):
