@@ -2,16 +2,17 @@
 
 import dataclasses
 
-import keras
+import numpy as np
 
 from keras_lottery import seeds
 from keras_lottery.pruning import initializers
 from keras_lottery.pruning import naming
 from keras_lottery.tickets import ticket as tickets
-from keras_lottery.training import callbacks as hooks
+from keras_lottery.training import callbacks
 from keras_lottery.training import early_stopping
 from keras_lottery.training import enforce
 from keras_lottery.training import feeds
+from keras_lottery.training import loop
 from keras_lottery.training import measure
 from keras_lottery.training import state
 
@@ -36,8 +37,8 @@ class Trainer:
         self.experiment, self.model = experiment, model
         self.where = "this training"
         data = experiment.data
-        self._validate = measure.measure_on(model, *data.validation)
-        self._test = measure.measure_on(model, *data.test)
+        self._validate = measure.measure_on(model, data.validation)
+        self._test = measure.measure_on(model, data.test)
         self._fresh = experiment.fresh
         self._reached = None
 
@@ -75,31 +76,37 @@ class Trainer:
         The test set is read only where the validation loss is at a new
         minimum, and at the end.
         """
-        every = self.experiment.config.eval_every
         if first_step == 0 or first_step != self._reached:
             self.rows = []
-        epochs = feeds.Epochs(every, last_step // every)
-        steps = hooks.Steps(self._feed, epochs, first_step, {})
-        scores = Scores(
-            self.rows, steps, self._validate, self._test, self._advance
-        )
-        model.fit(
-            **self._feed.arguments(first_step),
-            epochs=epochs.count,
-            initial_epoch=epochs.place(first_step)[0],
-            callbacks=[
-                steps,
-                hooks.StopOnDivergence(steps, self.where),
-                scores,
-            ],
-            verbose=0,
-        )
+        scores = Scores(self.rows, self._validate, self._test)
+        steps = loop.of(model)
+        for first, last in self._stretches(first_step, last_step):
+            model.reset_metrics()
+            logs = steps.run(self._feed, first, last, self._check)
+            scores.add(last, logs)
+            self._advance(last - first)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
         self._reached = last_step
         if last_step < self.experiment.steps:  # level 0, up to the rewind step
             self.point = state.snapshot(model, model.optimizer)
             return {}
         scores.test()
         return early_stopping.summarize(self.rows)
+
+    def _stretches(self, first, last):
+        """Yields (first, last) between validations."""
+        every = self.experiment.config.eval_every
+        while first < last:
+            end = min((first // every + 1) * every, last)
+            yield first, end
+            first = end
+
+    def _check(self, step, logs):
+        """Raises a RunError where the loss so far is not finite."""
+        if not np.isfinite(logs.get("loss", 0.0)):
+            raise callbacks.diverged(
+                self.where, step, f"loss is {logs['loss']}"
+            )
 
     def train_control(self, control, first_step):
         """Returns an untrained ticket, trained from a step to the end."""
@@ -127,43 +134,32 @@ class Trainer:
         return seeds.stream(self.experiment.config.seed, role, replicate)
 
 
-class Scores(keras.callbacks.Callback):
+class Scores:
     """Collects a row at every validation.
 
     Args:
         rows: List to add to.
-        steps: The `Steps` callback of the same training.
         validate: Function `() -> dict` of validation metrics.
         test: The same on test data.
-        advance: Called with the number of steps trained since the last row.
     """
 
-    def __init__(self, rows, steps, validate, test, advance):
-        super().__init__()
-        self._rows, self._steps = rows, steps
-        self._validate, self._test, self._advance = validate, test, advance
-        self._before = steps.step
+    def __init__(self, rows, validate, test):
+        self._rows, self._validate, self._test = rows, validate, test
 
-    def on_epoch_end(self, epoch, logs=None):
+    def add(self, step, logs):
         """Validates; tests where the validation loss is lowest yet."""
-        row = {"step": self._steps.step, **_floats(logs)}
+        row = {"step": step, **logs}
         row |= {f"val_{k}": v for k, v in self._validate().items()}
         lowest = early_stopping.at_minimum(self._rows)
         self._rows.append(row)
         if lowest is None or row["val_loss"] < lowest["val_loss"]:
             self.test()
-        self._advance(self._steps.step - self._before)
-        self._before = self._steps.step
 
     def test(self):
         """Adds test metrics to the last row, unless they are there."""
         row = self._rows[-1]
         if "test_loss" not in row:
             row |= {f"test_{k}": v for k, v in self._test().items()}
-
-
-def _floats(logs):
-    return {name: float(value) for name, value in (logs or {}).items()}
 
 
 def _reseeded(model, seed):

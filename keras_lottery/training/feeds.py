@@ -6,6 +6,7 @@ Datasets, `PyDataset`s and generators go to Keras as they are.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -36,6 +37,68 @@ class Epochs(NamedTuple):
         return divmod(step, self.per_epoch)
 
 
+class Recipe(NamedTuple):
+    """How the batch of any step is made; equal for all replicates.
+
+    Fields:
+        rows: Of the arrays.
+        batch_size: Rows per step; the last batch of a pass may be smaller.
+        shuffle: Whether each pass has an order of its own.
+        augment: Function (inputs, seed) -> inputs, or None.
+    """
+
+    rows: int
+    batch_size: int
+    shuffle: bool
+    augment: Callable | None
+
+    @property
+    def per_pass(self):
+        """Steps in a pass over the rows."""
+        return -(-self.rows // self.batch_size)
+
+    def batch(self, tensors, seeds, step):
+        """Returns the batch of a step.
+
+        Args:
+            tensors: Structure of tensors with `rows` rows.
+            seeds: int64 tensor of shape (2,): of the orders, and of what is
+                drawn to augment.
+            step: int64 scalar.
+        """
+        numbers = self.numbers(seeds[0], step)
+        gathered = tf.nest.map_structure(
+            lambda tensor: self._gather(tensor, numbers), tensors
+        )
+        if self.augment is None:
+            return gathered
+        # A stream of its own: not the numbers that order the rows.
+        seed = tf.stack([seeds[1], step])
+        if not isinstance(gathered, tuple):
+            return self.augment(gathered, seed)
+        return (self.augment(gathered[0], seed), *gathered[1:])
+
+    def numbers(self, seed, step):
+        """Returns the row numbers of the batch of a step."""
+        passes, place = step // self.per_pass, step % self.per_pass
+        first = place * self.batch_size
+        last = tf.minimum(first + self.batch_size, self.rows)
+        rows = tf.range(first, last)
+        if not self.shuffle:
+            return rows
+        return tf.random.experimental.index_shuffle(
+            rows,
+            seed=tf.cast(tf.stack([seed, passes]), tf.int32),
+            max_index=self.rows - 1,
+        )
+
+    def _gather(self, tensor, rows):
+        batch = tf.gather(tensor, rows)
+        if self.rows % self.batch_size == 0:
+            batch.set_shape([self.batch_size, *tensor.shape[1:]])
+        return batch
+
+
 class ArrayFeed:
     """Arrays in memory, gathered by row on the device.
 
@@ -48,19 +111,23 @@ class ArrayFeed:
         augment: Function (inputs, seed) -> inputs for the first element of
             each batch, or None. Its seed, an int tensor of shape (2,), is a
             function of (`seed`, step).
+
+    Attributes:
+        tensors: The arrays on the device.
+        seeds: See `Recipe.batch`.
+        recipe: The `Recipe`.
+        per_epoch: Steps in an epoch.
     """
 
     def __init__(
         self, data, batch_size, steps_per_epoch, shuffle, seed, *, augment=None
     ):
-        data = keras.tree.lists_to_tuples(data)  # tf.data takes no lists
-        self._tensors = tf.nest.map_structure(_as_tensor, data)
-        self._rows = _rows(self._tensors)
-        self._batch_size = int(batch_size)
-        self._per_pass = -(-self._rows // self._batch_size)
-        self._shuffle, self._seed = bool(shuffle), seed
-        self._augment = augment
-        self.per_epoch = steps_per_epoch or self._per_pass
+        self.tensors = as_tensors(data)
+        rows = _rows(self.tensors)
+        self.recipe = Recipe(rows, int(batch_size), bool(shuffle), augment)
+        stream = seeds.stream(seed, "augmentation")
+        self.seeds = tf.constant([seed, stream], tf.int64)
+        self.per_epoch = steps_per_epoch or self.recipe.per_pass
         self._first = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def arguments(self, first_step):
@@ -74,46 +141,17 @@ class ArrayFeed:
 
     def rows(self, step):
         """Returns the row numbers of the batch of `step`."""
-        step = tf.cast(step, tf.int64)
-        passes, place = step // self._per_pass, step % self._per_pass
-        first = place * self._batch_size
-        last = tf.minimum(first + self._batch_size, self._rows)
-        rows = tf.range(first, last)
-        if not self._shuffle:
-            return rows
-        seed = tf.stack([tf.constant(self._seed, tf.int64), passes])
-        return tf.random.experimental.index_shuffle(
-            rows, seed=tf.cast(seed, tf.int32), max_index=self._rows - 1
-        )
+        return self.recipe.numbers(self.seeds[0], tf.cast(step, tf.int64))
 
     @functools.cached_property
     def _dataset(self):
         def batch(index):
-            step = self._first + index
-            rows = self.rows(step)
-            gathered = tf.nest.map_structure(
-                lambda tensor: self._gather(tensor, rows), self._tensors
+            return self.recipe.batch(
+                self.tensors, self.seeds, self._first + index
             )
-            return self._augmented(gathered, step)
 
         steps = tf.data.Dataset.range(self.per_epoch)
         return quick_to_start(steps.map(batch).prefetch(2))
-
-    def _augmented(self, batch, step):
-        if self._augment is None:
-            return batch
-        # A stream of its own: not the numbers that order the rows.
-        stream = seeds.stream(self._seed, "augmentation")
-        seed = tf.stack([tf.constant(stream, tf.int64), step])
-        if not isinstance(batch, tuple):
-            return self._augment(batch, seed)
-        return (self._augment(batch[0], seed), *batch[1:])
-
-    def _gather(self, tensor, rows):
-        batch = tf.gather(tensor, rows)
-        if self._rows % self._batch_size == 0:
-            batch.set_shape([self._batch_size, *tensor.shape[1:]])
-        return batch
 
 
 class DatasetFeed:
@@ -191,6 +229,16 @@ def make(x, y, *, sample_weight, batch_size, steps_per_epoch, shuffle, seed):
     if batch_size is not None:
         arguments["batch_size"] = batch_size
     return KerasFeed(x, steps_per_epoch, arguments)
+
+
+def as_tensors(data):
+    """Returns arrays as `fit` trains on them: floats of any kind as `floatx`.
+
+    Args:
+        data: Structure of arrays.
+    """
+    data = keras.tree.lists_to_tuples(data)  # tf.data takes no lists
+    return tf.nest.map_structure(_as_tensor, data)
 
 
 def quick_to_start(dataset):

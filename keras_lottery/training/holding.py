@@ -14,6 +14,8 @@ exactly as a network that owns nothing else. Those two look at whole matrices;
 for them the zeros hold, and no more is defined.
 """
 
+import contextlib
+import functools
 import warnings
 
 import keras
@@ -154,12 +156,36 @@ class Attachment:
             )
 
 
+@contextlib.contextmanager
+def updated_by(optimizer, update):
+    """Has `update` apply gradients instead of the optimizer's class.
+
+    Masked first, if masks hold. A function that is traced meanwhile keeps it.
+
+    Args:
+        optimizer: A built Keras optimizer.
+        update: Function `(optimizer, gradients, variables)`.
+    """
+    masked = getattr(vars(optimizer).get("apply"), "by", None)
+    if masked is None:
+        optimizer.apply = functools.partial(update, optimizer)
+    else:
+        masked.append(update)
+    try:
+        yield
+    finally:
+        if masked is None:
+            del optimizer.apply
+        else:
+            masked.pop()
+
+
 def _mask_gradients(optimizer, variables, masks):
     by_key = {
         keras_private.key(optimizer, variable): masks[name]
         for name, variable in variables.items()
     }
-    apply = type(optimizer).apply
+    by = [type(optimizer).apply]
 
     def masked_apply(grads, trainable_variables=None):
         if trainable_variables is None:
@@ -171,9 +197,10 @@ def _mask_gradients(optimizer, variables, masks):
             g if mask is None else zeroed_gradient(g, mask)
             for g, mask in zip(grads, found, strict=True)
         ]
-        apply(optimizer, grads, trainable_variables)
+        by[-1](optimizer, grads, trainable_variables)
         _zero_averages(optimizer, by_key)
 
+    masked_apply.by = by
     optimizer.apply = masked_apply
 
 

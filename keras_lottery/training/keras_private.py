@@ -114,6 +114,46 @@ def _stand_in(variable):
     return stand_in
 
 
+def moments(leaf):
+    """Returns each weight's slots in order: a list of tuples of variables.
+
+    Args:
+        leaf: A built SGD (momentum; none if that is 0), Adam or AdamW
+            (first and second moment).
+    """
+    if isinstance(leaf, keras.optimizers.Adam):
+        return list(zip(leaf._momentums, leaf._velocities, strict=True))
+    if leaf.momentum == 0:
+        return [()] * len(leaf._trainable_variables)
+    return [(momentum,) for momentum in leaf.momentums]
+
+
+def strategy(leaf):
+    """Returns the distribution strategy an optimizer was made under."""
+    return leaf._distribution_strategy
+
+
+def with_gradients(leaf, gradients, variables):
+    """Returns the gradients that are there, and their variables.
+
+    Keras warns of those that are None, and raises a ValueError if all are.
+    """
+    return leaf._filter_empty_gradients(gradients, variables)
+
+
+def clipped(leaf, gradients):
+    """Returns the gradients after whichever clipping the optimizer asks for."""
+    return leaf._clip_gradients(gradients)
+
+
+def decays(leaf, variable):
+    """Returns whether the optimizer's `weight_decay` is for `variable`.
+
+    Names are matched as Keras does it here: TensorFlow's, "kernel:0".
+    """
+    return leaf._use_weight_decay(variable.value)
+
+
 def variables(optimizer):
     """Returns every variable of an optimizer, once, in a fixed order.
 
@@ -165,3 +205,13 @@ def compilation(model):
 def compile_arguments(model):
     """Returns the arguments `model.compile` was called with, as objects."""
     return dict(model._compile_config.config)
+
+
+def build_compiled(model, batch):
+    """Makes the variables of metrics and losses, as `fit` does at its start.
+
+    Args:
+        model: A compiled model.
+        batch: What `train_step` takes; only shapes and dtypes count.
+    """
+    model._symbolic_build(data_batch=batch)

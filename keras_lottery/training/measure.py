@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def measure_on(model, x, y, batch_size=1000):
+def measure_on(model, data, batch_size=1000):
     """Returns a function that gives the compiled loss and metrics on a set.
 
     Like `model.evaluate` without its iterators, which cost more than a small
@@ -12,15 +12,14 @@ def measure_on(model, x, y, batch_size=1000):
 
     Args:
         model: A compiled `keras.Model`.
-        x: Array of inputs, rows first.
-        y: Array of targets, rows first.
+        data: What `test_step` takes: structure of arrays, rows first.
         batch_size: Rows at a time.
 
     Returns:
         Function `() -> dict` from metric name to float.
     """
-    data = tf.constant(x), tf.constant(y)
-    rows = len(x)
+    data = tf.nest.map_structure(tf.convert_to_tensor, data)
+    rows = len(tf.nest.flatten(data)[0])
     whole = rows // batch_size
 
     @tf.function
@@ -41,11 +40,11 @@ def measure_on(model, x, y, batch_size=1000):
 
 def _rows(data, first, count):
     """Returns `count` rows of each tensor; unlike slices, of known shape."""
-    return tuple(
-        tf.slice(
+    return tf.nest.map_structure(
+        lambda each: tf.slice(
             each,
             [first, *[0] * (len(each.shape) - 1)],
             [count, *each.shape[1:]],
-        )
-        for each in data
+        ),
+        data,
     )

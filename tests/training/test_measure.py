@@ -45,7 +45,7 @@ def rows(count, targets):
 )
 def test_it_is_what_evaluate_says(build, targets, count, batch_size):
     model, (x, y) = build(), rows(count, targets)
-    found = measure.measure_on(model, x, y, batch_size)()
+    found = measure.measure_on(model, (x, y), batch_size)()
     expected = model.evaluate(
         x, y, batch_size=batch_size, return_dict=True, verbose=0
     )
@@ -56,15 +56,15 @@ def test_it_is_what_evaluate_says(build, targets, count, batch_size):
 
 def test_the_smaller_last_batch_counts_by_its_rows():
     model, (x, y) = classifier(), rows(25, 0)
-    found = measure.measure_on(model, x, y, 10)()
+    found = measure.measure_on(model, (x, y), 10)()
     right = model.predict(x, verbose=0).argmax(1) == y
     assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
 
 
 def test_nothing_is_left_from_one_measurement_to_the_next():
     model, (x, y) = classifier(), rows(25, 0)
-    measure_both = measure.measure_on(model, x, y, 10)
-    other = measure.measure_on(model, *rows(9, 0))
+    measure_both = measure.measure_on(model, (x, y), 10)
+    other = measure.measure_on(model, rows(9, 0))
     first = measure_both()
     other()
     assert measure_both() == first
@@ -74,7 +74,7 @@ def test_nothing_is_left_from_one_measurement_to_the_next():
 
 def test_it_sees_the_weights_as_they_are_then():
     model, (x, y) = classifier(), rows(25, 0)
-    measured = measure.measure_on(model, x, y, 10)
+    measured = measure.measure_on(model, (x, y), 10)
     before = measured()
     for variable in model.trainable_variables:
         variable.assign(np.zeros(variable.shape))
@@ -85,6 +85,6 @@ def test_it_sees_the_weights_as_they_are_then():
 def test_it_leaves_the_model_as_it_was():
     model, (x, y) = regression(), rows(25, 2)
     before = [v.numpy().copy() for v in model.weights]
-    measure.measure_on(model, x, y, 10)()
+    measure.measure_on(model, (x, y), 10)()
     for value, variable in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(value, variable.numpy())
