@@ -1,0 +1,68 @@
+"""How the batch of any step is made from arrays in memory."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Recipe(NamedTuple):
+    """How the batch of any step is made; equal for all replicates.
+
+    Fields:
+        rows: Of the arrays.
+        batch_size: Rows per step; the last batch of a pass may be smaller.
+        shuffle: Whether each pass has an order of its own.
+        augment: Function (inputs, seed) -> inputs, or None.
+    """
+
+    rows: int
+    batch_size: int
+    shuffle: bool
+    augment: Callable | None
+
+    @property
+    def per_pass(self):
+        """Steps in a pass over the rows."""
+        return -(-self.rows // self.batch_size)
+
+    def batch(self, tensors, seeds, step):
+        """Returns the batch of a step.
+
+        Args:
+            tensors: Structure of tensors with `rows` rows.
+            seeds: int64 tensor of shape (2,): of the orders, and of what is
+                drawn to augment.
+            step: int64 scalar.
+        """
+        numbers = self.numbers(seeds[0], step)
+        gathered = tf.nest.map_structure(
+            lambda tensor: self._gather(tensor, numbers), tensors
+        )
+        if self.augment is None:
+            return gathered
+        # A stream of its own: not the numbers that order the rows.
+        seed = tf.stack([seeds[1], step])
+        if not isinstance(gathered, tuple):
+            return self.augment(gathered, seed)
+        return (self.augment(gathered[0], seed), *gathered[1:])
+
+    def numbers(self, seed, step):
+        """Returns the row numbers of the batch of a step."""
+        passes, place = step // self.per_pass, step % self.per_pass
+        first = place * self.batch_size
+        last = tf.minimum(first + self.batch_size, self.rows)
+        rows = tf.range(first, last)
+        if not self.shuffle:
+            return rows
+        return tf.random.experimental.index_shuffle(
+            rows,
+            seed=tf.cast(tf.stack([seed, passes]), tf.int32),
+            max_index=self.rows - 1,
+        )
+
+    def _gather(self, tensor, rows):
+        batch = tf.gather(tensor, rows)
+        if self.rows % self.batch_size == 0:
+            batch.set_shape([self.batch_size, *tensor.shape[1:]])
+        return batch
