@@ -20,6 +20,8 @@ from keras_lottery.exporting.verifying import served
 from keras_lottery.tickets.ticket import capture
 from keras_lottery.tickets.ticket import ended
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 SERVED = [name for name, each in formats.FORMATS.items() if each.served]
 COMPACT = SERVED[:2]

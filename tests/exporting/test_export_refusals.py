@@ -23,6 +23,8 @@ from keras_lottery.exporting import formats
 from keras_lottery.exporting import warm_up
 from keras_lottery.exporting.card import model_card
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 SERVED = [name for name, each in formats.FORMATS.items() if each.served]
 OTHERS = [name for name in formats.FORMATS if name not in SERVED]

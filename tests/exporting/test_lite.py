@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_lottery.exporting import lite
 from keras_lottery.exporting import signature
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 

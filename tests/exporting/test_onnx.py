@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_lottery.exporting import onnx_file
 from keras_lottery.exporting import signature
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 MISSING = [
     name

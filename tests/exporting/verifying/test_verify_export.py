@@ -23,6 +23,8 @@ from keras_lottery.exporting.verifying import served
 from keras_lottery.exporting.verifying import server
 from keras_lottery.exporting.verifying import verification
 
+pytestmark = pytest.mark.thorough
+
 STAND_IN = pathlib.Path(__file__).parent / "stand_in_server.py"
 FORMATS = {
     "compact": compact.write_compact,
