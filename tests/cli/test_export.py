@@ -16,6 +16,8 @@ from keras_lottery.exporting import measuring
 from keras_lottery.exporting import rounding
 from keras_lottery.tickets.ticket import Ticket
 
+pytestmark = pytest.mark.thorough
+
 LEVEL = "replicate_0/ticket/level_{}/ticket.safetensors"
 
 

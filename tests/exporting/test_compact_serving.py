@@ -15,6 +15,8 @@ from keras_lottery.exporting import network as networks
 from keras_lottery.exporting.compact_serving import write_compact_serving
 from keras_lottery.exporting.verifying import served
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 

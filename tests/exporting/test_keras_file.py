@@ -10,6 +10,8 @@ import pytest
 from keras_lottery.exporting import keras_file
 from keras_lottery.exporting import signature
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 

@@ -10,6 +10,8 @@ from keras_lottery.exporting import compact
 from keras_lottery.exporting import dense
 from keras_lottery.exporting import network as networks
 
+pytestmark = pytest.mark.thorough
+
 tf_keras = tfmot_bridge.legacy_keras()
 LAYERS = tf_keras.layers
 

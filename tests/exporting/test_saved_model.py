@@ -12,6 +12,8 @@ from keras_lottery.exporting import formats
 from keras_lottery.tickets.ticket import capture
 from keras_lottery.tickets.ticket import ended
 
+pytestmark = pytest.mark.thorough
+
 SERVED = [name for name, each in formats.FORMATS.items() if each.served]
 
 

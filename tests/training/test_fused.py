@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_lottery.training import fused
 from keras_lottery.training import keras_private
 
+pytestmark = pytest.mark.thorough
+
 OPTIMIZERS = {
     "sgd": lambda **more: keras.optimizers.SGD(**_rate(0.05, more)),
     "momentum": lambda **more: keras.optimizers.SGD(

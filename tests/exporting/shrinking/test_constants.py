@@ -10,6 +10,8 @@ from keras_lottery.exporting.shrinking import folding
 from keras_lottery.exporting.shrinking import kinds
 from keras_lottery.pruning import layer_graph
 
+pytestmark = pytest.mark.thorough
+
 VALUES = (-0.7, 0.0, 1.3, np.nan)
 PLACES = {1: (7,), 2: (7, 6), 3: (5, 4, 5)}
 

@@ -7,6 +7,8 @@ from keras import layers
 
 from keras_lottery.exporting.shrinking.shrink import shrink
 
+pytestmark = pytest.mark.thorough
+
 ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu", "softmax")
 
 

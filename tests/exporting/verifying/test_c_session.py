@@ -16,6 +16,8 @@ from keras_lottery.exporting.verifying import c_session
 from keras_lottery.exporting.verifying import inspection
 from keras_lottery.exporting.verifying import served
 
+pytestmark = pytest.mark.thorough
+
 NAMES = [str(dtype) for dtype in c_library.CODES]
 
 

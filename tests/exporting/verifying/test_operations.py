@@ -14,6 +14,8 @@ from keras_lottery.exporting.verifying import inspection
 from keras_lottery.exporting.verifying import operations
 from keras_lottery.models import lenet
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 
