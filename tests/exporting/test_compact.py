@@ -23,6 +23,8 @@ from keras_lottery.exporting import stripping
 from keras_lottery.exporting.verifying import served
 from keras_lottery.models import lenet
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 

@@ -15,6 +15,8 @@ from keras_lottery.errors import TicketError
 from keras_lottery.tfmot_bridge import tfmot
 from keras_lottery.tickets import legacy
 
+pytestmark = pytest.mark.thorough
+
 layers = tf_keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.random((120, 6), np.float32)
