@@ -14,7 +14,10 @@ from keras_lottery.models import networks
 from keras_lottery.pruning import cost
 
 # One input in a list, given as it is: Keras takes it, and says so each time.
-pytestmark = pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore:The structure of `inputs`"),
+]
 
 
 def fill(model, sparsity=0.0, seed=0):
