@@ -2,6 +2,7 @@
 # make quick       the tests to run while working, under 5 minutes
 # make test        everything that CI runs
 # make test-slow   by hand; the last result is in docs/slow_tests.md
+# make bench       measures anew what benchmarks/RESULTS.md says: hours
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export TFDS_DATA_DIR ?= $(abspath $(SHARED)/tfds)
 export KERAS_LOTTERY_DATA ?= $(abspath $(SHARED)/raw)
 endif
 
-.PHONY: run test quick test-slow lint format clean
+.PHONY: run test quick test-slow bench lint format clean
 
 run: $(VENV)/installed-all
 	$(BIN)/keras-lottery run
@@ -29,6 +30,9 @@ quick: lint
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/bench.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

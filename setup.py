@@ -30,6 +30,8 @@ extras["test"] = [
     "ruff>=0.9",
 ]
 
+extras["bench"] = ["torch>=2.2"]
+
 setuptools.setup(
     name="keras_lottery",
     version=version["__version__"],

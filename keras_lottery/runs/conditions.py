@@ -3,17 +3,19 @@
 import tensorflow as tf
 
 from keras_lottery.tickets.lottery import versions
+from keras_lottery.training import fused
 
 
-def of(model, strategy):
-    """Returns versions, devices, threads and how the model is compiled.
+def of(model, strategy, mode):
+    """Returns versions, devices, threads and how steps are compiled.
 
     With the same conditions, on the same machine, the same run gives the same
     bits.
 
     Args:
-        model: The compiled `keras.Model`.
+        model: The compiled `keras.Model`, its optimizer built.
         strategy: Name of the distribution strategy.
+        mode: `"graph"` or `"xla"`.
 
     Returns:
         Dict of text and numbers.
@@ -22,11 +24,18 @@ def of(model, strategy):
     return {
         "device": device(),
         "strategy": strategy,
-        "jit_compile": str(model.jit_compile),
+        "compiled": mode,
+        "update": update(model.optimizer, mode),
         "threads_inside_ops": threads.get_intra_op_parallelism_threads(),
         "threads_between_ops": threads.get_inter_op_parallelism_threads(),
         **{f"version_{name}": v for name, v in versions().items()},
     }
+
+
+def update(optimizer, mode):
+    """Returns what updates weights: `"fused"` kernels or `"keras"`."""
+    served = mode == "graph" and fused.reason(optimizer) is None
+    return "fused" if served else "keras"
 
 
 def device():

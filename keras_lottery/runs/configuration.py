@@ -69,6 +69,7 @@ def _train():
     return _tree(
         steps=4000,  # per level
         batch_size=60,
+        compile="auto",  # "graph", "xla", or "measure": time both, take one
         optimizer="adam",  # any Keras optimizer by name
         learning_rate=1.2e-3,
         warmup=0,  # steps from 0 up to the learning rate

@@ -23,6 +23,7 @@ from keras_lottery.runs import schedule
 from keras_lottery.tickets import controls
 from keras_lottery.tickets import rewind
 from keras_lottery.training import decay
+from keras_lottery.training.compiling import MODES
 from keras_lottery.training import state
 from keras_lottery.training import strategies
 
@@ -82,6 +83,7 @@ class Experiment:
             controls.get(choices.chosen(name, CONTROL))
         self.augment = augmentation.get(config.data.augment)
         strategies.get(config.distribute.strategy)
+        _check_compile(train.compile)
         compiling.optimizer(train)
         compiling.loss(train.loss)
 
@@ -160,7 +162,6 @@ class Experiment:
             compiling.optimizer(train),
             compiling.loss(train.loss),
             metrics=self.metrics,
-            steps_per_execution=self.config.eval_every,
         )
         return model
 
@@ -187,6 +188,16 @@ def _check_numbers(config):
     tolerance = config.export.tolerance
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"export.tolerance={tolerance} must be >= 0.")
+
+
+def _check_compile(wanted):
+    known = ("auto", *MODES, "measure")
+    if wanted not in known:
+        raise ValueError(
+            f"train.compile={wanted!r} is not known. Expected one of "
+            f"{', '.join(map(repr, known))}: 'auto' follows a fixed table, and "
+            "'measure' times both on this machine."
+        )
 
 
 def _check_rewind(wanted):

@@ -16,6 +16,7 @@ from keras_lottery.tickets import ticket_file
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import state
 from keras_lottery.training import state_file
+from keras_lottery.training.compiling import MODES
 
 KEEP = ("tickets", "all")
 
@@ -73,9 +74,6 @@ class _Player:
         self.model = experiment.model
         self.others = arms.of(experiment)
         self.lottery = arms.lottery(experiment, self.model)
-        self.conditions = conditions.of(
-            self.model, experiment.config.distribute.strategy
-        )
 
     def drop_ends(self, replicate):
         """Removes the ends that no level goes on from any more."""
@@ -101,10 +99,18 @@ class _Player:
             self.drop_ends(replicate)
         if not steps:
             return
-        self.trainer = Trainer(self.experiment, self.model)
+        self.trainer = Trainer(
+            self.experiment, self.model, self.recorded_mode()
+        )
         for replicate, each in missing.items():
             if each:
                 self.replicate(replicate, each)
+
+    def recorded_mode(self):
+        """Returns how the levels that are done were compiled, or None."""
+        found = {row.get("compiled") for row in self.directory.rows()}
+        recorded = sorted(found.intersection(MODES))
+        return recorded[0] if recorded else None
 
     def missing(self, replicate):
         """Returns (arm or None for the ticket, level) of what is not done."""
@@ -207,7 +213,11 @@ class _Player:
             **dict(sorted(ticket.metrics.items())),
             **self.trainer.seeds(replicate),
             "control_seed": arm.seed(replicate) if arm and arm.seed else "",
-            **self.conditions,
+            **conditions.of(
+                self.model,
+                self.experiment.config.distribute.strategy,
+                self.trainer.mode,
+            ),
         }
 
     def contents(self, arm, result):

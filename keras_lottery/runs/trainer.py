@@ -9,6 +9,7 @@ from keras_lottery.pruning import initializers
 from keras_lottery.pruning import naming
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import callbacks
+from keras_lottery.training import compiling
 from keras_lottery.training import early_stopping
 from keras_lottery.training import enforce
 from keras_lottery.training import feeds
@@ -26,14 +27,16 @@ class Trainer:
     Args:
         experiment: The `Experiment`.
         model: What its `build` returned.
+        mode: How steps are compiled; None for what the experiment asks for.
 
     Attributes:
         rows: Of the last level trained: a dict per validation.
         point: `Snapshot` of the rewind step of this replicate.
         where: What the next training is called in errors; to be set.
+        mode: How steps are compiled, `"graph"` or `"xla"`.
     """
 
-    def __init__(self, experiment, model):
+    def __init__(self, experiment, model, mode=None):
         self.experiment, self.model = experiment, model
         self.where = "this training"
         data = experiment.data
@@ -41,6 +44,7 @@ class Trainer:
         self._test = measure.measure_on(model, data.test)
         self._fresh = experiment.fresh
         self._reached = None
+        self.mode = mode or self._wanted_mode()
 
     def begin(self, replicate, advance=lambda steps: None):
         """Gives the network the first weights of a replicate.
@@ -51,14 +55,7 @@ class Trainer:
         """
         experiment, self._advance = self.experiment, advance
         self.rows = []
-        self._feed = feeds.ArrayFeed(
-            experiment.data.train,
-            experiment.config.train.batch_size,
-            experiment.config.eval_every,
-            shuffle=True,
-            seed=self._seed("data order", replicate),
-            augment=experiment.augment,
-        )
+        self._feed = self._read(replicate)
         first = initializers.draw(self.model, self._seed("init", replicate))
         dropout = _reseeded(self.model, self._seed("dropout", replicate))
         self._first = {**self._fresh.model, **first, **dropout}
@@ -79,12 +76,13 @@ class Trainer:
         if first_step == 0 or first_step != self._reached:
             self.rows = []
         scores = Scores(self.rows, self._validate, self._test)
-        steps = loop.of(model)
+        steps = loop.of(model, self.mode)
         for first, last in self._stretches(first_step, last_step):
             model.reset_metrics()
             logs = steps.run(self._feed, first, last, self._check)
             scores.add(last, logs)
             self._advance(last - first)
+        self.mode = steps.mode
         model.optimizer.finalize_variable_values(model.trainable_variables)
         self._reached = last_step
         if last_step < self.experiment.steps:  # level 0, up to the rewind step
@@ -92,6 +90,26 @@ class Trainer:
             return {}
         scores.test()
         return early_stopping.summarize(self.rows)
+
+    def _read(self, replicate):
+        experiment = self.experiment
+        return feeds.ArrayFeed(
+            experiment.data.train,
+            experiment.config.train.batch_size,
+            experiment.config.eval_every,
+            shuffle=True,
+            seed=self._seed("data order", replicate),
+            augment=experiment.augment,
+        )
+
+    def _wanted_mode(self):
+        """Returns the mode that the configuration asks for."""
+        wanted = self.experiment.config.train.compile
+        if wanted == "measure":
+            return compiling.measured(self.model, self._read(0))
+        if wanted == "auto":
+            return compiling.mode(self.model, self.experiment.steps)
+        return wanted
 
     def _stretches(self, first, last):
         """Yields (first, last) between validations."""

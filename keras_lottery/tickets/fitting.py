@@ -1,5 +1,7 @@
 """How `PrunedModel.fit` plays: one Keras training per level."""
 
+import logging
+
 import keras
 
 from keras_lottery import checks
@@ -10,6 +12,9 @@ from keras_lottery.tickets import search
 from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import early_stopping
 from keras_lottery.training import feeds
+from keras_lottery.training import step_fit
+
+log = logging.getLogger(__name__)
 
 
 class Played:
@@ -59,6 +64,7 @@ def fit(
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
         shuffle=shuffle,
+        class_weight=class_weight,
         seed=seeds.stream(pruned.settings.seed, "data order"),
     )
     epochs = feeds.Epochs(feed.per_epoch, checks.whole("epochs", epochs, 1))
@@ -67,7 +73,6 @@ def fit(
     arguments = {
         "epochs": epochs.count,
         "verbose": verbose,
-        "class_weight": class_weight,
         "validation_data": validation_data,
         **validation,
     }
@@ -89,11 +94,12 @@ class Training:
         self.feed, self.epochs = feed, epochs
         self.callbacks, self.arguments = callbacks, arguments
         self.initial_step = 0
+        self._train = self._stepping() or self._by_keras
         self.history = keras.callbacks.History()
         self.history.set_model(pruned)
         self.history.history, self.history.epoch = {}, []
 
-    def run(self, first_step, where, at=None, before=()):
+    def run(self, first_step, where, at=None, before=(), stops=()):
         """Trains once, from a step to the end; returns the metrics.
 
         Args:
@@ -101,29 +107,53 @@ class Training:
             where: What to call this training, in errors.
             at: Dict from step to a function called when it is done.
             before: Callbacks that come before the user's.
+            stops: Steps between which they have to be called.
         """
         first_step = max(first_step, self.initial_step)
-        self._check_steps(first_step, at or {})
         steps = hooks.Steps(self.feed, self.epochs, first_step, at or {})
         curve = hooks.Curve(steps)
         masks = hooks.Masks()
         guard = hooks.StopOnDivergence(steps, where)
-        history = self.keras_fit(
+        told = [steps, guard, curve, masks, *before, *self.callbacks]
+        history = self._train(first_step, told, {*(at or ()), *stops})
+        self._extend(history, masks)
+        return early_stopping.summarize(curve.rows)
+
+    def _stepping(self):
+        """Returns the `StepFit`, or None where Keras's own `fit` has to train.
+
+        It trains as `_by_keras` does.
+        """
+        pruned = self.pruned
+        why = step_fit.reason_against(pruned, self.feed, self.callbacks)
+        if why is not None:
+            log.info("Keras's own fit trains, step by step: %s.", why)
+            return None
+        name = step_fit.watching(self.callbacks)
+        if name is not None:
+            log.info(
+                "%s has a hook for every step, so that each step is a call of "
+                "its own: for a small network that takes longer than the step.",
+                name,
+            )
+        pruned.hold_optimizer()
+        return step_fit.StepFit(pruned, self.feed, self.epochs, self.arguments)
+
+    def _by_keras(self, first_step, callbacks, stops):
+        """Trains from a step to the end; returns the `History`.
+
+        Args:
+            first_step: Where to begin.
+            callbacks: Keras callbacks, the first a `Steps`.
+            stops: Steps that the callbacks have to see.
+        """
+        self._check_steps({first_step, *stops})
+        return self.keras_fit(
             **self.feed.arguments(first_step),
             **self.arguments,
             initial_epoch=self.epochs.place(first_step)[0],
-            callbacks=[
-                steps,
-                guard,
-                curve,
-                masks,
-                *before,
-                *self.callbacks,
-                hooks.CutEpoch(steps),
-            ],
+            callbacks=[*callbacks, hooks.CutEpoch(callbacks[0])],
         )
-        self._extend(history, masks)
-        return early_stopping.summarize(curve.rows)
 
     def announce(self):
         """Says which level begins, where Keras shows progress."""
@@ -144,10 +174,10 @@ class Training:
         for name, column in columns.items():
             self.history.history.setdefault(name, []).extend(column)
 
-    def _check_steps(self, first_step, at):
+    def _check_steps(self, wanted):
         """Keras calls back once per call: steps inside one cannot be met."""
         a_call = self.pruned.steps_per_execution
-        for step in {first_step, *at}:
+        for step in wanted:
             inside = step % self.epochs.per_epoch
             if inside % a_call or (inside and self.epochs.per_epoch % a_call):
                 raise ValueError(

@@ -16,22 +16,18 @@ def play(pruned, training):
         state.snapshot(pruned.inner).model, pruned.mask
     )
 
-    def prune(step):
-        pruned.clock.assign(before + step)
-        if before + step in due:
-            _prune_in_place(pruned, due[before + step], start)
+    def prune(done):
+        step = before + done + 1  # the one that comes next
+        if step in due:
+            _prune_in_place(pruned, due[step], start)
 
-    a_call = pruned.steps_per_execution
-    missed = [s for s in due if s > before and (s - before - 1) % a_call]
-    if missed:
-        raise ValueError(
-            f"The schedule prunes at step {missed[0]}, inside a call of "
-            f"steps_per_execution={a_call} steps. Compile with "
-            "steps_per_execution=1."
-        )
+    def count(steps):
+        pruned.clock.assign(before + steps)
+
     pruned.hold_optimizer()
-    hook = hooks.BeforeStep(prune, 0)
-    metrics = training.run(0, "training", before=[hook])
+    stops = [step - before - 1 for step in due if step > before]
+    hook = hooks.BetweenSteps(prune, count)
+    metrics = training.run(0, "training", before=[hook], stops=stops)
     pruned.attachment.apply()
     end, end_state = tickets.ended(pruned.inner, pruned.mask)
     pruned.played.tickets.append(

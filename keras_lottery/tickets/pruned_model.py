@@ -178,7 +178,7 @@ class PrunedModel(keras.Model):
 
     def hold_optimizer(self):
         """Makes the masks hold through the compiled optimizer."""
-        if self._has_own_step():
+        if self.has_own_step():
             self._compile_inner()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
@@ -186,7 +186,7 @@ class PrunedModel(keras.Model):
 
     def train_step(self, data):
         """Runs the wrapped model's own step if it has one, else Keras's."""
-        if not self._has_own_step():
+        if not self.has_own_step():
             return super().train_step(data)
         # For the step only: Keras saves an optimizer once, and would find it
         # here, where loading does not look for it.
@@ -206,7 +206,7 @@ class PrunedModel(keras.Model):
     @property
     def metrics(self):
         """The metrics of whichever model runs the step."""
-        if self._has_own_step():
+        if self.has_own_step():
             return self.inner.metrics
         return super().metrics
 
@@ -325,7 +325,8 @@ class PrunedModel(keras.Model):
         """Returns the model of a configuration, its masks all ones."""
         return cls(**saving.arguments(config, custom_objects))
 
-    def _has_own_step(self):
+    def has_own_step(self):
+        """Returns whether the wrapped model trains by a step of its own."""
         return type(self.inner).train_step is not keras.Model.train_step
 
     def _compile_inner(self):

@@ -120,26 +120,32 @@ class StopOnDivergence(keras.callbacks.Callback):
             raise diverged(self._where, self._steps.step, f"loss is {loss}")
 
 
-class BeforeStep(keras.callbacks.Callback):
-    """Calls a function with the number of the step that comes next, from 1."""
+class BetweenSteps(keras.callbacks.Callback):
+    """Calls functions before and after the steps of every call.
 
-    def __init__(self, function, first_step):
+    Args:
+        before: Function of the number of steps done before.
+        after: Function of the number of steps done then.
+    """
+
+    def __init__(self, before, after):
         super().__init__()
-        self._function, self._step = function, first_step
-        self._seen = 0
+        self._before, self._after = before, after
+        self._epoch_step = self._seen = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Counts the steps of the epochs before."""
-        self._step += self._seen
+        self._epoch_step += self._seen
         self._seen = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Calls before the batch is trained."""
-        self._function(self._step + batch + 1)
+        """Calls before the batches are trained."""
+        self._before(self._epoch_step + batch)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Notes how many batches this epoch has had."""
+        """Calls after, and notes how many batches this epoch has had."""
         self._seen = batch + 1
+        self._after(self._epoch_step + self._seen)
 
 
 def diverged(where, step, what):

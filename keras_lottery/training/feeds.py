@@ -2,7 +2,7 @@
 
 Arrays are shuffled by a stateless permutation per pass, so the batch of any
 step is a function of (seed, step) and rewinding to a step rewinds the data.
-Datasets, `PyDataset`s and generators go to Keras as they are.
+Datasets are streamed; `PyDataset`s and generators go to Keras as they are.
 """
 
 import functools
@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lottery import seeds
+from keras_lottery.training import class_weight as class_weights
 from keras_lottery.training.recipe import Recipe
+from keras_lottery.training.streams import Stream
 
 
 class Epochs(NamedTuple):
@@ -57,6 +59,8 @@ class ArrayFeed:
         per_epoch: Steps in an epoch.
     """
 
+    ended = False  # never runs out
+
     def __init__(
         self, data, batch_size, steps_per_epoch, shuffle, seed, *, augment=None
     ):
@@ -80,6 +84,24 @@ class ArrayFeed:
     def rows(self, step):
         """Returns the row numbers of the batch of `step`."""
         return self.recipe.numbers(self.seeds[0], tf.cast(step, tf.int64))
+
+    @property
+    def key(self):
+        """What a program of the step loop is made for."""
+        return self.recipe
+
+    def example(self):
+        """Returns a batch, for its shapes and dtypes."""
+        step = tf.zeros((), tf.int64)
+        return self.recipe.batch(self.tensors, self.seeds, step)
+
+    def call(self, first, count):
+        """Returns the arguments of a program of the step loop."""
+        numbers = (tf.constant(each, tf.int64) for each in (first, count))
+        return self.tensors, self.seeds, *numbers
+
+    def note(self, asked, done):
+        """Does nothing: arrays do not run out."""
 
     @functools.cached_property
     def _dataset(self):
@@ -109,6 +131,11 @@ class DatasetFeed:
         # One endless stream: Keras keeps its iterator from epoch to epoch.
         stream = self._dataset.skip(done).concatenate(self._dataset.repeat())
         return self._arguments(stream, self.per_epoch)
+
+    def stream(self, first_step):
+        """Returns the `Stream` of a level."""
+        arguments = self.arguments(first_step)
+        return Stream(arguments["x"], arguments["steps_per_epoch"])
 
     @staticmethod
     def _arguments(dataset, steps):
@@ -149,7 +176,17 @@ class KerasFeed:
         """Does nothing: Keras starts the input anew at every epoch."""
 
 
-def make(x, y, *, sample_weight, batch_size, steps_per_epoch, shuffle, seed):
+def make(
+    x,
+    y,
+    *,
+    sample_weight,
+    batch_size,
+    steps_per_epoch,
+    shuffle,
+    seed,
+    class_weight=None,
+):
     """Returns the feed for what a user gave to `fit`.
 
     Raises:
@@ -157,13 +194,21 @@ def make(x, y, *, sample_weight, batch_size, steps_per_epoch, shuffle, seed):
             known and `steps_per_epoch` is missing.
     """
     if isinstance(x, tf.data.Dataset):
+        if class_weight is not None:
+            x = class_weights.of_dataset(x, class_weight)
         return DatasetFeed(x, steps_per_epoch)
     packed = (x, y, sample_weight)
     flat = [a for a in tf.nest.flatten(packed) if a is not None]
     if flat and all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat):
+        sample_weight = _weighed(y, sample_weight, class_weight)
         data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
         return ArrayFeed(data, batch_size or 32, steps_per_epoch, shuffle, seed)
-    arguments = {"y": y, "sample_weight": sample_weight, "shuffle": shuffle}
+    arguments = {
+        "y": y,
+        "sample_weight": sample_weight,
+        "shuffle": shuffle,
+        "class_weight": class_weight,
+    }
     if batch_size is not None:
         arguments["batch_size"] = batch_size
     return KerasFeed(x, steps_per_epoch, arguments)
@@ -216,6 +261,17 @@ def split(x, y, sample_weight, fraction):
 
     validation = part(slice(at, None))
     return part(slice(at)), tuple(v for v in validation if v is not None)
+
+
+def _weighed(labels, sample_weight, class_weight):
+    if class_weight is None:
+        return sample_weight
+    if sample_weight is not None:
+        raise ValueError(
+            "Pass `class_weight` or `sample_weight`, not both: multiply the "
+            "weights of the samples by those of their classes."
+        )
+    return class_weights.of_labels(labels, class_weight)
 
 
 def _length(source):

@@ -48,9 +48,12 @@ class MaskConstraint(keras.constraints.Constraint):
 def zeroed(tensor, mask):
     """Returns `tensor` with removed entries at zero.
 
-    `where`, not a product: a product keeps infinities as NaN.
+    A choice, not a product: a product keeps infinities as NaN. `tf.where` takes
+    three times as long on a CPU, as it looks for shapes to broadcast.
     """
-    return tf.where(mask.value, tensor, tf.zeros((), tensor.dtype))
+    return tf.raw_ops.Select(
+        condition=mask.value, x=tensor, y=tf.zeros_like(tensor)
+    )
 
 
 def zeroed_gradient(gradient, mask):

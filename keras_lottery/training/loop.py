@@ -6,30 +6,36 @@ for a model, a recipe of batches and an attachment of masks: levels, controls
 and replicates change values, which are arguments or variables.
 """
 
-import contextlib
+import logging
 import time
 
-import keras
 import tensorflow as tf
 
 from keras_lottery.training import enforce
-from keras_lottery.training import fused
-from keras_lottery.training import holding
 from keras_lottery.training import keras_private
+from keras_lottery.training import programs
 
 SECONDS = 0.25  # of a call: Ctrl-C and progress are seen at least that often
 
+log = logging.getLogger(__name__)
+
 
 class StepLoop:
-    """Trains a compiled model on an `ArrayFeed`, from any step to any other.
+    """Trains a compiled model on a feed, from any step to any other.
 
     Args:
         model: A compiled `keras.Model`, not distributed over several replicas.
+        mode: `"graph"` or `"xla"`; streams run in graph mode.
+
+    Attributes:
+        mode: The mode that is used: `"graph"`, too, where XLA could not
+            compile the training.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, mode="graph"):
+        self.mode = mode
         self._model = model
-        self._functions = {}
+        self._programs = {}
         self._per_call = 1
 
     def run(self, feed, first, last, told=lambda step, logs: None):
@@ -51,16 +57,26 @@ class StepLoop:
     def call(self, feed, first, last):
         """Trains as many steps as one call has, to `last` at most.
 
+        Args:
+            feed: An `ArrayFeed`, or a `Stream` that stands at step `first`.
+            first: The step to begin with.
+            last: The step to end before.
+
         Returns:
-            The step reached, and the logs so far, floats by name.
+            The step reached, and the logs so far, floats by name. A stream may
+            end before.
         """
-        steps = self._function(feed)
-        count = min(self._per_call, last - first)
+        steps = self._program(feed)
+        count = min(self._per_call, last - first, self._most(feed))
         began = time.perf_counter()
-        found = steps(feed.tensors, feed.seeds, _number(first), _number(count))
+        try:
+            done, found = steps(*feed.call(first, count))
+        except tf.errors.OutOfRangeError:  # a stream with nothing left
+            done, found = 0, {}
+        feed.note(count, int(done))
         logs = {name: _plain(value) for name, value in found.items()}
         self._pace(count, time.perf_counter() - began)
-        return first + count, logs
+        return first + int(done), logs
 
     def _pace(self, count, seconds):
         """Chooses how many steps the next call has."""
@@ -68,16 +84,43 @@ class StepLoop:
         # The first call traces, and single steps say little: grow by steps.
         self._per_call = min(wanted, 8 * self._per_call)
 
-    def _function(self, feed):
-        recipe = feed.recipe
-        if recipe not in self._functions:
-            first = recipe.batch(feed.tensors, feed.seeds, _number(0))
-            keras_private.build_compiled(self._model, first)
-            self._functions[recipe] = _compiled(self._model, recipe)
-        return self._functions[recipe]
+    def _most(self, feed):
+        if self.mode == "xla" and feed.recipe is not None:
+            return programs.capacity(feed.recipe)
+        return self._per_call
+
+    def _program(self, feed):
+        if feed.key not in self._programs:
+            keras_private.build_compiled(self._model, feed.example())
+            self._programs[feed.key] = self._made(feed)
+        return self._programs[feed.key]
+
+    def _made(self, feed):
+        if feed.recipe is None:
+            return programs.stream(self._model)
+        if self.mode == "xla":
+            return self._or_graph(feed)
+        return programs.graph(self._model, feed.recipe)
+
+    def _or_graph(self, feed):
+        """Returns a program under XLA, or one that XLA could not compile."""
+        steps = programs.xla(self._model, feed.recipe)
+        try:
+            # No step is trained: only compiled.
+            steps(*feed.call(0, 0))
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.UnimplementedError,
+            tf.errors.InternalError,
+        ) as error:
+            reason = str(error).strip().splitlines()[0]
+            log.info("XLA cannot compile this training: %s", reason)
+            self.mode = "graph"
+            return programs.graph(self._model, feed.recipe)
+        return steps
 
 
-def of(model):
+def of(model, mode="graph"):
     """Returns the `StepLoop` of a model under the masks that hold now.
 
     A traced function keeps the masks and the optimizer that it saw, so there is
@@ -87,79 +130,14 @@ def of(model):
     compiled = keras_private.compilation(model)
     loops = vars(model).setdefault("_lottery_loops", {})
     for key, (of_compiled, _) in list(loops.items()):
-        other = None not in (key, held) and key is not held
+        other = None not in (key[0], held) and key[0] is not held
         if of_compiled is not compiled or other:
             del loops[key]
-    if held not in loops:
-        loops[held] = compiled, StepLoop(model)
-    return loops[held][1]
+    if (held, mode) not in loops:
+        loops[held, mode] = compiled, StepLoop(model, mode)
+    return loops[held, mode][1]
 
 
 def _plain(value):
     value = value.numpy()
     return float(value) if value.ndim == 0 else value
-
-
-def _number(step):
-    return tf.constant(step, tf.int64)
-
-
-def _compiled(model, recipe):
-    own = type(model).train_step is not keras.Model.train_step
-    strategy = model.distribute_strategy
-
-    @tf.function(autograph=False)
-    def steps(tensors, seeds, first, count):
-        def step(number):
-            batch = recipe.batch(tensors, seeds, number)
-            logs = strategy.run(model.train_step, args=(batch,))
-            # Metrics are read once a call; a step of one's own says others.
-            return logs if own else {}
-
-        def body(number, logs):
-            del logs
-            return number + 1, step(number)
-
-        with _fused(model):
-            logs = step(first)
-            _, logs = tf.while_loop(
-                lambda number, logs: number < first + count,
-                body,
-                (first + 1, logs),
-            )
-        return logs if own else model.get_metrics_result()
-
-    return steps
-
-
-def _fused(model):
-    """Has what is traced meanwhile update by fused kernels, where they serve.
-
-    They leave pruned weights at zero by themselves, so that only a user's own
-    constraint has to be applied.
-    """
-    optimizer = model.optimizer
-    if fused.reason(optimizer) is not None:
-        return contextlib.nullcontext()
-    trained = keras_private.trained_by(optimizer)
-    kept = fused.update(optimizer, constraints=any(map(_is_bound, trained)))
-
-    def update(optimizer, gradients, variables=None):
-        gradients = list(gradients)
-        same = variables is None or list(map(id, variables)) == list(
-            map(id, trained)
-        )
-        if same and fused.reason(optimizer, gradients) is None:
-            kept(gradients)
-        else:
-            type(optimizer).apply(optimizer, gradients, variables)
-
-    return holding.updated_by(optimizer, update)
-
-
-def _is_bound(variable):
-    """Whether a user has constrained a variable, beside our masks."""
-    constraint = variable.constraint
-    if isinstance(constraint, holding.MaskConstraint):
-        constraint = constraint.then
-    return constraint is not None

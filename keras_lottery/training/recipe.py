@@ -26,6 +26,11 @@ class Recipe(NamedTuple):
         """Steps in a pass over the rows."""
         return -(-self.rows // self.batch_size)
 
+    @property
+    def last(self):
+        """Rows of the last batch of a pass."""
+        return self.rows - (self.per_pass - 1) * self.batch_size
+
     def batch(self, tensors, seeds, step):
         """Returns the batch of a step.
 
@@ -35,24 +40,51 @@ class Recipe(NamedTuple):
                 drawn to augment.
             step: int64 scalar.
         """
-        numbers = self.numbers(seeds[0], step)
-        gathered = tf.nest.map_structure(
+        return self.gathered(tensors, seeds, step, self.numbers(seeds[0], step))
+
+    def gathered(self, tensors, seeds, step, numbers):
+        """Returns the batch of a step, whose row numbers are known."""
+        batch = tf.nest.map_structure(
             lambda tensor: self._gather(tensor, numbers), tensors
         )
         if self.augment is None:
-            return gathered
+            return batch
         # A stream of its own: not the numbers that order the rows.
         seed = tf.stack([seeds[1], step])
-        if not isinstance(gathered, tuple):
-            return self.augment(gathered, seed)
-        return (self.augment(gathered[0], seed), *gathered[1:])
+        if not isinstance(batch, tuple):
+            return self.augment(batch, seed)
+        return (self.augment(batch[0], seed), *batch[1:])
 
     def numbers(self, seed, step):
         """Returns the row numbers of the batch of a step."""
         passes, place = step // self.per_pass, step % self.per_pass
         first = place * self.batch_size
         last = tf.minimum(first + self.batch_size, self.rows)
-        rows = tf.range(first, last)
+        return self._shuffled(seed, passes, tf.range(first, last))
+
+    def numbers_of_many(self, seed, first, count):
+        """Returns the row numbers of steps one after the other.
+
+        Args:
+            seed: int64 scalar, of the orders.
+            first: int64 scalar, the first step.
+            count: int64 scalar.
+
+        Returns:
+            int64 tensor of shape (`count`, `batch_size`). Behind those of a
+            smaller batch stand others, to be left out.
+        """
+
+        def of(step):
+            passes, place = step // self.per_pass, step % self.per_pass
+            rows = place * self.batch_size + tf.range(
+                self.batch_size, dtype=tf.int64
+            )
+            return self._shuffled(seed, passes, tf.minimum(rows, self.rows - 1))
+
+        return tf.map_fn(of, tf.range(first, first + count))
+
+    def _shuffled(self, seed, passes, rows):
         if not self.shuffle:
             return rows
         return tf.random.experimental.index_shuffle(

@@ -73,6 +73,24 @@ def fit(pruned, *callbacks, epochs=3):
     )  # fmt: skip
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches made in Python, which Keras's own `fit` trains on."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self._x, self._y = x, y
+
+    @property
+    def num_batches(self):
+        """Steps in an epoch."""
+        return len(self._x) // BATCH
+
+    def __getitem__(self, index):
+        """Returns a batch."""
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        return self._x[rows], self._y[rows]
+
+
 def by_tfmot(schedule, fits):
     """Returns tfmot's masks after every batch, on an equal tf_keras model."""
     import tf_keras
@@ -352,18 +370,21 @@ class TestErrors:
             network(keras), lottery.ConstantSparsity(0.5, 4, frequency=100)
         )
         pruned.compile("sgd", "mse", steps_per_execution=5)
-        with pytest.raises(ValueError, match="step 4, inside a call.*=5"):
-            fit(pruned)
+        x, y = data()
+        with pytest.raises(ValueError, match="Step 3 lies inside a call.*=5"):
+            pruned.fit(Batches(x, y), epochs=3, verbose=0)
 
-    def test_at_the_start_of_a_call_of_several_steps(self):
-        """Step 6 is the first of the second call."""
+    @pytest.mark.parametrize("step", [4, 6])
+    def test_calls_end_where_the_schedule_prunes(self, step):
+        """Whatever `steps_per_execution` says, which is the most of a call."""
         pruned = lottery.prune(
-            network(keras), lottery.ConstantSparsity(0.5, 6, frequency=100)
+            network(keras), lottery.ConstantSparsity(0.5, step, frequency=100)
         )
         pruned.compile("sgd", "mse", steps_per_execution=5)
-        watch = Watch()
-        fit(pruned, watch)
-        assert [sum(kept) for kept in watch.kept] == [600, 300, 300]
+        pruned.fit(*data(), epochs=3, batch_size=BATCH, verbose=0)
+        assert pruned.mask.kept == 300
+        assert int(pruned.clock) == 15
+        assert pruned.tickets[0].level == 1
 
     def test_no_winning_ticket(self):
         """There is no dense level to compare with."""

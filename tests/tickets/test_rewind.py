@@ -16,11 +16,15 @@ from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import kept
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.training import state
+from keras_lottery.training import step_fit
+from keras_lottery.training.feeds import DatasetFeed
+from keras_lottery.training.feeds import Epochs
 
 ROWS, BATCH, EPOCHS, FEATURES = 32, 8, 3, 6
 A_EPOCH = ROWS // BATCH
 STEPS = A_EPOCH * EPOCHS
 RATE = 0.3
+SILENT = {"verbose": 0}
 
 
 class SeenRows(keras.layers.Layer):
@@ -137,7 +141,7 @@ def rows_of(record):
 
 
 def train_plainly(model, rows, mask=None):
-    """Trains on batches given by their rows, through Keras's own `fit`."""
+    """Trains on batches given by their rows, without a lottery."""
     x, y = data()
     batches = [(x[r], y[r]) for r in rows]
     dataset = tf.data.Dataset.from_generator(
@@ -150,7 +154,10 @@ def train_plainly(model, rows, mask=None):
     recorder = Recorder()
     mask = mask or lottery.Mask.full(weights.prunable(model))
     with lottery.masked(model, mask):
-        model.fit(dataset, verbose=0, callbacks=[recorder])
+        train = step_fit.StepFit(
+            model, DatasetFeed(dataset, None), Epochs(len(rows), 1), SILENT
+        )
+        train(0, [recorder])
     (record,) = recorder.trainings
     return record
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 import keras_lottery as lottery
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.training import loop
+from keras_lottery.training.feeds import ArrayFeed
 
 ROWS, BATCH, EPOCHS = 24, 6, 2
 A_EPOCH = ROWS // BATCH
@@ -68,10 +70,10 @@ def rows(step):
 
 
 def by_batches(model, first_step, last_step):
-    """Trains with Keras's `train_on_batch`."""
-    x, y = data()
+    """Trains with the step loop that `fit` has, a call for every step."""
+    feed = ArrayFeed(data(), BATCH, None, False, 0)
     for step in range(first_step, last_step):
-        model.train_on_batch(x[rows(step)], y[rows(step)])
+        loop.of(model).call(feed, step, step + 1)
     return {"last_step": last_step}
 
 

@@ -204,16 +204,23 @@ def test_finite_losses_and_missing_ones_go_on():
     guard.on_train_batch_end(0, {"loss": 1e30})
 
 
-def test_before_step_numbers_steps_over_epochs():
-    seen = []
-    before = hooks.BeforeStep(seen.append, 0)
-    Playing(extra=[before])
-    assert seen == list(range(1, 13))
+def ignore(steps):
+    pass
 
 
-def test_before_step_comes_before_the_batch():
+def test_between_steps_numbers_them_over_epochs():
+    begun, done = [], []
+    Playing(extra=[hooks.BetweenSteps(begun.append, done.append)])
+    assert begun == list(range(12))
+    assert done == list(range(1, 13))
+
+
+def test_between_steps_comes_before_and_after_the_batch():
     order = []
-    before = hooks.BeforeStep(lambda step: order.append(("before", step)), 0)
+    between = hooks.BetweenSteps(
+        lambda steps: order.append(("before", steps)),
+        lambda steps: order.append(("after", steps)),
+    )
 
     class Watching(Recorder):
         def train_step(self, data):
@@ -222,23 +229,36 @@ def test_before_step_comes_before_the_batch():
 
     model = Watching()
     model.compile("sgd", run_eagerly=True)
-    model.fit(np.zeros((4, 1)), batch_size=2, verbose=0, callbacks=[before])
-    assert order == [("before", 1), "step", ("before", 2), "step"]
+    model.fit(np.zeros((4, 1)), batch_size=2, verbose=0, callbacks=[between])
+    assert order == [
+        ("before", 0),
+        "step",
+        ("after", 1),
+        ("before", 1),
+        "step",
+        ("after", 2),
+    ]
 
 
-def test_before_step_counts_from_where_it_is_told():
+def test_between_steps_counts_epochs_that_were_stopped_early():
     seen = []
-    before = hooks.BeforeStep(seen.append, 100)
-    Playing(extra=[before], epochs=2)
-    assert seen == list(range(101, 109))
-
-
-def test_before_step_counts_epochs_that_were_stopped_early():
-    seen = []
-    before = hooks.BeforeStep(seen.append, 0)
+    between = hooks.BetweenSteps(seen.append, ignore)
     for epoch, count in [(0, 2), (1, 3)]:
-        before.on_epoch_begin(epoch)
+        between.on_epoch_begin(epoch)
         for batch in range(count):
-            before.on_train_batch_begin(batch)
-            before.on_train_batch_end(batch)
-    assert seen == [1, 2, 3, 4, 5]
+            between.on_train_batch_begin(batch)
+            between.on_train_batch_end(batch)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_between_steps_counts_the_steps_of_a_call():
+    done = []
+    between = hooks.BetweenSteps(ignore, done.append)
+    between.on_epoch_begin(0)
+    for last in (7, 15):  # two calls of eight steps
+        between.on_train_batch_begin(last - 7)
+        between.on_train_batch_end(last)
+    between.on_epoch_begin(1)
+    between.on_train_batch_begin(0)
+    between.on_train_batch_end(3)
+    assert done == [8, 16, 20]

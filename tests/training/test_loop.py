@@ -113,13 +113,13 @@ def test_one_trace_serves_all_feeds_and_masks():
     with enforce.masked(model, mask):
         steps = loop.of(model)
         steps.run(feed(seed=1), 0, 12)
-        (function,) = steps._functions.values()
+        (function,) = steps._programs.values()
         for seed in (2, 3):
             state.restore(before, model, model.optimizer)
             enforce.attachment(model).set(lottery.find_mask(model, 0.8))
             assert loop.of(model) is steps
             steps.run(feed(seed=seed), 5, 12)
-        assert list(steps._functions.values()) == [function]
+        assert list(steps._programs.values()) == [function]
         assert function.experimental_get_tracing_count() == 1
         kernel = model.get_layer("hidden").kernel.numpy()
         removed = ~enforce.attachment(model).mask["hidden/kernel"]

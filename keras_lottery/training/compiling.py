@@ -1,0 +1,108 @@
+"""Graph mode or XLA: a fixed table, so that a run can be repeated.
+
+The same numbers come out of both up to rounding, and rounding grows: which was
+used is among the conditions of a run. The table is made from
+`benchmarks/training_step.py`; what was never measured runs in graph mode.
+"""
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery.training import loop
+from keras_lottery.training import programs
+from keras_lottery.training import state
+
+MODES = ("graph", "xla")
+# By kind of device, and whether all layers that have weights are dense.
+TABLE = {
+    ("CPU", True): "xla",
+    ("CPU", False): "graph",
+    ("GPU", True): "graph",
+    ("GPU", False): "graph",
+}
+# Compiling takes as long as XLA saves in a few thousand steps: a level has to
+# have so many steps.
+LONG = 500
+_WARM_UP = 100  # steps
+_DENSE = (
+    keras.layers.Dense,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.PReLU,
+)
+
+
+def mode(model, steps):
+    """Returns `"graph"` or `"xla"`, for the step loop of a model.
+
+    Args:
+        model: A compiled `keras.Model`. `compile(jit_compile=False)` asks for
+            graph mode.
+        steps: Of a level.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd", "mse", jit_compile=False)
+    >>> mode(model, 10_000)
+    'graph'
+    """
+    if not model.jit_compile or steps < LONG:
+        return "graph"
+    if programs.has_own_step(model) or tf.distribute.has_strategy():
+        return "graph"
+    if _default_strategy() is not model.distribute_strategy:
+        return "graph"
+    return TABLE.get((device_kind(), is_dense(model)), "graph")
+
+
+def measured(model, feed, rounds=5):
+    """Returns the mode that trains faster here and now, by timing both.
+
+    Not the same on every machine, nor always on the same one: a run that is to
+    be repeated has to be told which it was. The model is left as it was.
+
+    Args:
+        model: A compiled `keras.Model`, its optimizer built.
+        feed: An `ArrayFeed`.
+        rounds: How often each takes its turn, a call of the loop each.
+    """
+    before = state.snapshot(model, model.optimizer)
+    loops = {mode: loop.StepLoop(model, mode) for mode in MODES}
+    for steps in loops.values():
+        steps.run(feed, 0, _WARM_UP)  # compiles
+    seconds = {mode: [] for mode in MODES}
+    for _ in range(rounds):
+        for mode, steps in loops.items():
+            began = time.perf_counter()
+            reached, _ = steps.call(feed, 0, _WARM_UP)
+            seconds[mode].append((time.perf_counter() - began) / reached)
+    state.restore(before, model, model.optimizer)
+    if loops["xla"].mode != "xla":  # it could not be compiled
+        return "graph"
+    return min(MODES, key=lambda mode: np.median(seconds[mode]))
+
+
+def device_kind():
+    """Returns `"CPU"`, `"GPU"` or `"TPU"`: where TensorFlow puts a model."""
+    for kind in ("TPU", "GPU"):
+        if tf.config.list_logical_devices(kind):
+            return kind
+    return "CPU"
+
+
+def is_dense(model):
+    """Returns whether all layers of a model that have weights are dense."""
+    layers = {id(each): each for each in model._flatten_layers()}.values()
+    return all(
+        isinstance(layer, _DENSE)
+        for layer in layers
+        if not layer._layers and layer.weights
+    )
+
+
+def _default_strategy():
+    return tf.distribute.get_strategy()

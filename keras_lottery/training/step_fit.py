@@ -1,0 +1,248 @@
+"""One Keras training by the step loop: what `fit` does, without iterators.
+
+Callbacks see calls of many steps, as with Keras's `steps_per_execution`. How
+many depends on the time that they take, and changes nothing else.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery.training import compiling
+from keras_lottery.training import feeds
+from keras_lottery.training import loop
+from keras_lottery.training import measure
+from keras_lottery.training.streams import Stream
+
+_STEP_HOOKS = (
+    "on_train_batch_begin",
+    "on_train_batch_end",
+    "on_batch_begin",
+    "on_batch_end",
+)
+_TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
+
+
+def reason_against(model, feed, callbacks):
+    """Returns why Keras's own `fit` has to train, or None.
+
+    Args:
+        model: A compiled `keras.Model`.
+        feed: A feed of `feeds`.
+        callbacks: The user's.
+    """
+    if not isinstance(model, keras.Model):
+        return "the model is one of tf_keras"
+    if isinstance(feed, feeds.KerasFeed):
+        return "its input is made in Python, batch by batch"
+    if model.run_eagerly:
+        return "it is compiled with run_eagerly=True"
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        return "it is distributed over several replicas"
+    for limit in ("max_epochs", "max_steps_per_epoch"):
+        if getattr(keras.config, limit, lambda: None)() is not None:
+            return f"keras.config.{limit}() is set"
+    if any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
+        return "BackupAndRestore chooses the epoch to begin with"
+    return None
+
+
+def watching(callbacks):
+    """Returns the name of a callback that is called at every step, or None.
+
+    Of a user's own; Keras's count the steps of a call.
+    """
+    for callback in callbacks:
+        home = type(callback).__module__.split(".")[0]
+        own = home not in ("keras", "keras_lottery")
+        for name in _STEP_HOOKS:
+            if name in vars(callback) or (own and _overrides(callback, name)):
+                return type(callback).__name__
+    return None
+
+
+class StepFit:
+    """Trainings of one model on the same data, one after the other.
+
+    Args:
+        model: A compiled `keras.Model` that `reason_against` has nothing
+            against.
+        feed: An `ArrayFeed` or a `DatasetFeed`.
+        epochs: The `Epochs` of a training.
+        arguments: Those of `fit`: `verbose` and what concerns validation.
+    """
+
+    def __init__(self, model, feed, epochs, arguments):
+        self._model, self._feed, self._epochs = model, feed, epochs
+        self._verbose = arguments.get("verbose", "auto")
+        self._validation = Validation(model, arguments)
+        self._mode = compiling.mode(model, epochs.steps)
+
+    def __call__(self, first_step, callbacks, stops=()):
+        """Trains from a step to the end; returns the `History`.
+
+        Args:
+            first_step: Where to begin; it may lie inside an epoch.
+            callbacks: Keras callbacks; a user's own that has hooks for steps
+                gets every one of them.
+            stops: Steps at which a call has to end, so that they see them.
+        """
+        model, epochs = self._model, self._epochs
+        hooks = keras.callbacks.CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=self._verbose != 0,
+            verbose=self._verbose,
+            epochs=epochs.count,
+            steps=epochs.per_epoch,
+            model=model,
+        )
+        training = _Training(
+            loop.of(model, self._mode),
+            _source(self._feed, first_step),
+            hooks,
+            stops,
+            _limit(model, callbacks),
+        )
+        model.stop_training = False
+        step, logs = first_step, {}
+        hooks.on_train_begin()
+        for epoch in range(epochs.place(first_step)[0], epochs.count):
+            model.reset_metrics()
+            hooks.on_epoch_begin(epoch)
+            last = (epoch + 1) * epochs.per_epoch
+            logs = training.epoch(step, last)
+            logs |= self._validation(epoch, hooks)
+            hooks.on_epoch_end(epoch, logs)
+            step = last
+            if model.stop_training:
+                break
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        hooks.on_train_end(logs)
+        return model.history
+
+
+class _Training:
+    """The steps of one training, in calls that its callbacks see.
+
+    Args:
+        steps: The `StepLoop`.
+        source: An `ArrayFeed` or a `Stream`.
+        hooks: Keras's `CallbackList`.
+        stops: Steps at which a call has to end.
+        limit: Steps of a call at most.
+    """
+
+    def __init__(self, steps, source, hooks, stops, limit):
+        self._steps, self._source, self._hooks = steps, source, hooks
+        self._stops, self._limit = sorted(stops), limit
+
+    def epoch(self, first, last):
+        """Trains to the end of an epoch, or to where a callback stops it."""
+        if isinstance(self._source, Stream):
+            self._source.start_epoch()
+        step, logs = first, {}
+        while step < last and not self._over():
+            self._hooks.on_train_batch_begin(step - first)
+            end = self._end(step, last)
+            step, logs = self._steps.call(self._source, step, end)
+            if step > first:
+                self._hooks.on_train_batch_end(step - 1 - first, logs)
+        return dict(logs)
+
+    def _over(self):
+        return self._hooks.model.stop_training or self._source.ended
+
+    def _end(self, step, last):
+        stops = (each for each in self._stops if each > step)
+        return min(last, next(stops, last), step + self._limit)
+
+
+class Validation:
+    """What `fit` measures at the end of an epoch.
+
+    Args:
+        model: A compiled `keras.Model`.
+        arguments: Those of `fit`.
+    """
+
+    def __init__(self, model, arguments):
+        self._model, self._arguments = model, arguments
+        self._data = arguments.get("validation_data")
+        self._pass_over = None
+
+    def __call__(self, epoch, hooks):
+        """Returns the logs, their names beginning with `val_`."""
+        if self._data is None or not self._is_due(epoch):
+            return {}
+        if self._needs_keras(hooks):
+            logs = self._by_keras(hooks)
+        else:
+            logs = self._by_passing_over(hooks)
+        return {f"val_{name}": value for name, value in logs.items()}
+
+    def _is_due(self, epoch):
+        frequency = self._arguments.get("validation_freq", 1)
+        if isinstance(frequency, int):
+            return (epoch + 1) % frequency == 0
+        return epoch + 1 in frequency
+
+    def _needs_keras(self, hooks):
+        flat = [v for v in tf.nest.flatten(self._data) if v is not None]
+        return (
+            not all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat)
+            or self._arguments.get("validation_steps") is not None
+            or any(
+                name in vars(callback) or _overrides(callback, name)
+                for callback in hooks.callbacks
+                for name in _TEST_HOOKS
+                if not isinstance(callback, keras.callbacks.ProgbarLogger)
+            )
+        )
+
+    def _by_keras(self, hooks):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(self._data)
+        return self._model.evaluate(
+            x=x,
+            y=y,
+            sample_weight=weights,
+            batch_size=self._arguments.get("validation_batch_size"),
+            steps=self._arguments.get("validation_steps"),
+            callbacks=hooks,
+            return_dict=True,
+        )
+
+    def _by_passing_over(self, hooks):
+        if self._pass_over is None:
+            packed = keras.utils.unpack_x_y_sample_weight(self._data)
+            self._pass_over = measure.measure_on(
+                self._model,
+                feeds.as_tensors(keras.utils.pack_x_y_sample_weight(*packed)),
+                self._arguments.get("validation_batch_size") or 32,
+            )
+        hooks.on_test_begin()
+        logs = self._pass_over()
+        hooks.on_test_end(logs)
+        return logs
+
+
+def _source(feed, first_step):
+    return (
+        feed if isinstance(feed, feeds.ArrayFeed) else feed.stream(first_step)
+    )
+
+
+def _limit(model, callbacks):
+    """Returns the most steps of a call; the loop has a limit of its own."""
+    if watching(callbacks) is not None:
+        return 1
+    if model.steps_per_execution > 1:
+        return model.steps_per_execution
+    return sys.maxsize
+
+
+def _overrides(callback, name):
+    base = keras.callbacks.Callback
+    return getattr(type(callback), name) is not getattr(base, name)
