@@ -29,6 +29,7 @@ class RunDirectory:
 
     def __init__(self, path):
         self.path = os.fspath(path)
+        self._rows = None  # by (replicate, arm, level), while it is played
 
     @classmethod
     def of(cls, config, workdir):
@@ -118,9 +119,7 @@ class RunDirectory:
     def levels(self):
         """Returns (replicate, arm, level) of all that is done, in order."""
         done = [each for each in paths.walk(self.path) if self.is_done(*each)]
-        return sorted(
-            done, key=lambda each: (each[0], *_rank(each[1]), each[2])
-        )
+        return sorted(done, key=_order)
 
     def is_done(self, replicate, arm, level):
         """Returns whether a level is trained, and whole on disk."""
@@ -187,13 +186,24 @@ class RunDirectory:
         files.write_whole(self.file(*where, paths.DONE), record)
         os.unlink(path)
 
-    def save_tables(self, times=()):
-        """Writes levels.csv from all that is done; adds rows to times.csv."""
+    def save_tables(self):
+        """Writes levels.csv from all that is done."""
         files.write_whole(self.levels_path, formats.as_csv(self.rows()))
-        if times:
-            path = paths.inside(self.path, paths.TIMES)
-            rows = [*formats.read_csv(path), *times]
-            files.write_whole(path, formats.as_csv(rows))
+
+    def add_to_tables(self, where, times):
+        """Adds a level that was just saved to levels.csv and times.csv.
+
+        Other levels are read once: a run is locked while it is played, and
+        reading all of them after each would take longer with every level.
+        """
+        if self._rows is None:
+            self._rows = {each: self.row(*each) for each in self.levels()}
+        self._rows[where] = self.row(*where)
+        rows = [self._rows[each] for each in sorted(self._rows, key=_order)]
+        files.write_whole(self.levels_path, formats.as_csv(rows))
+        path = paths.inside(self.path, paths.TIMES)
+        rows = [*formats.read_csv(path), times]
+        files.write_whole(path, formats.as_csv(rows))
 
     def file(self, replicate, arm, level, name):
         """Returns the path of a file of a level."""
@@ -250,5 +260,7 @@ def find_runs(workdir):
     ]
 
 
-def _rank(arm):
-    return arm != "ticket", arm
+def _order(where):
+    """Tickets come before the other arms of their replicate."""
+    replicate, arm, level = where
+    return replicate, arm != "ticket", arm, level

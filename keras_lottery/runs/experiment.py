@@ -23,9 +23,9 @@ from keras_lottery.runs import schedule
 from keras_lottery.tickets import controls
 from keras_lottery.tickets import rewind
 from keras_lottery.training import decay
-from keras_lottery.training.compiling import MODES
 from keras_lottery.training import state
 from keras_lottery.training import strategies
+from keras_lottery.training.compiling import MODES
 
 CONTROL = "a control (ticket, model, seed) -> Ticket"
 _COUNTS = {  # setting: its least value

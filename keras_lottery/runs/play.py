@@ -190,8 +190,9 @@ class _Player:
         seconds = time.time() - began
         row = self.row(where, arm, result["ticket"])
         self.directory.save(where, row, self.contents(arm, result))
-        if arm is None:
-            self.drop_ends(replicate)
+        level = where[-1]
+        if arm is None and level:  # the next one goes on from this one
+            self.directory.drop((replicate, arms.TICKET, level - 1), paths.END)
         times = {
             **_where(where),
             "began": datetime.datetime.fromtimestamp(
@@ -199,7 +200,7 @@ class _Player:
             ).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
         }
-        self.directory.save_tables([times])
+        self.directory.add_to_tables(where, times)
         self.listener.end(row, seconds)
 
     def row(self, where, arm, ticket):

@@ -12,10 +12,10 @@ from keras_lottery.training import callbacks
 from keras_lottery.training import compiling
 from keras_lottery.training import early_stopping
 from keras_lottery.training import enforce
-from keras_lottery.training import feeds
 from keras_lottery.training import loop
 from keras_lottery.training import measure
 from keras_lottery.training import state
+from keras_lottery.training.array_feed import ArrayFeed
 
 
 class Trainer:
@@ -53,7 +53,7 @@ class Trainer:
             replicate: Int >= 0.
             advance: Called with a number of steps when they are trained.
         """
-        experiment, self._advance = self.experiment, advance
+        self._advance = advance
         self.rows = []
         self._feed = self._read(replicate)
         first = initializers.draw(self.model, self._seed("init", replicate))
@@ -93,7 +93,7 @@ class Trainer:
 
     def _read(self, replicate):
         experiment = self.experiment
-        return feeds.ArrayFeed(
+        return ArrayFeed(
             experiment.data.train,
             experiment.config.train.batch_size,
             experiment.config.eval_every,

@@ -198,7 +198,7 @@ def _in_levels(pruned, training):
     if progress.begin is None:  # nothing trained by this object yet
         progress.level = pruned.level
     _check_can_go_on(pruned, progress, lottery)
-    training.feed.arguments(lottery.first_step(1))  # refused now, or never
+    training.feed.check_start(lottery.first_step(1))  # refused now, or never
     pruned.hold_optimizer()
     if played.after is not None:
         progress.continue_after(played.after, lottery)

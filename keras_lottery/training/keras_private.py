@@ -4,9 +4,13 @@
 newest Keras that is supported.
 """
 
+import weakref
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+_BUILT = weakref.WeakKeyDictionary()  # see `built_values`
 
 
 def key(optimizer, variable):
@@ -70,13 +74,19 @@ def built_values(leaf):
     Found from a fresh optimizer of the same configuration, built on weights
     of one entry each: a slot's first value does not depend on the size. (An
     optimizer that starts a slot as a copy of the weight finds 0, which is what
-    a pruned weight is.)
+    a pruned weight is.) Looked up once: it takes 8 ms for LeNet, 75 for
+    ResNet-20.
     """
-    stand_ins = [_stand_in(v) for v in leaf._trainable_variables]
-    return {
-        (name, index): float(slot.numpy().ravel()[0])
-        for name, index, _, slot in slots(fresh(leaf, stand_ins))
-    }
+    trained = [id(variable) for variable in leaf._trainable_variables]
+    of, values = _BUILT.get(leaf, (None, None))
+    if of != trained:
+        stand_ins = [_stand_in(v) for v in leaf._trainable_variables]
+        values = {
+            (name, index): float(slot.numpy().ravel()[0])
+            for name, index, _, slot in slots(fresh(leaf, stand_ins))
+        }
+        _BUILT[leaf] = trained, values
+    return values
 
 
 def fresh(optimizer, variables):

@@ -14,6 +14,8 @@ from keras_lottery.training import compiling
 from keras_lottery.training import feeds
 from keras_lottery.training import loop
 from keras_lottery.training import measure
+from keras_lottery.training.array_feed import ArrayFeed
+from keras_lottery.training.array_feed import as_tensors
 from keras_lottery.training.streams import Stream
 
 _STEP_HOOKS = (
@@ -219,7 +221,7 @@ class Validation:
             packed = keras.utils.unpack_x_y_sample_weight(self._data)
             self._pass_over = measure.measure_on(
                 self._model,
-                feeds.as_tensors(keras.utils.pack_x_y_sample_weight(*packed)),
+                as_tensors(keras.utils.pack_x_y_sample_weight(*packed)),
                 self._arguments.get("validation_batch_size") or 32,
             )
         hooks.on_test_begin()
@@ -229,9 +231,7 @@ class Validation:
 
 
 def _source(feed, first_step):
-    return (
-        feed if isinstance(feed, feeds.ArrayFeed) else feed.stream(first_step)
-    )
+    return feed if isinstance(feed, ArrayFeed) else feed.stream(first_step)
 
 
 def _limit(model, callbacks):

@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(run, monkeypatch):
 
 def test_a_full_disk_leaves_the_tables_as_they_were(run, monkeypatch):
     run.save(WHERE, ROW, CONTENTS)
-    run.save_tables([{"level": 1, "seconds": 2}])
+    run.add_to_tables(WHERE, {"level": 1, "seconds": 2})
     before = pathlib.Path(run.levels_path).read_bytes()
 
     def full(*unused):
@@ -236,11 +236,24 @@ def test_a_full_disk_leaves_the_tables_as_they_were(run, monkeypatch):
     monkeypatch.setattr(files.os, "replace", full)
     run_file = run.file(*WHERE, paths.DONE)
     with pytest.raises((RunError, OSError), match="No space left"):
-        run.save_tables([{"level": 2, "seconds": 2}])
+        run.add_to_tables(WHERE, {"level": 2, "seconds": 2})
     monkeypatch.undo()
     assert pathlib.Path(run.levels_path).read_bytes() == before
     assert not [n for n in os.listdir(run.path) if n.startswith(".writing")]
     assert os.path.exists(run_file)
+
+
+def test_adding_to_the_tables_is_writing_them_anew(run):
+    wheres = [(1, "ticket", 0), (0, "b", 2), (0, "ticket", 10), (0, "a", 0)]
+    for number, (replicate, arm, level) in enumerate(wheres):
+        where = {"replicate": replicate, "arm": arm, "level": level}
+        run.save(wheres[number], {**ROW, **where}, CONTENTS)
+        run.add_to_tables(wheres[number], {**where, "seconds": number})
+        added = pathlib.Path(run.levels_path).read_bytes()
+        run.save_tables()
+        assert pathlib.Path(run.levels_path).read_bytes() == added
+    times = formats.read_csv(os.path.join(run.path, paths.TIMES))
+    assert [int(row["seconds"]) for row in times] == [0, 1, 2, 3]
 
 
 def test_the_ticket_comes_first_and_levels_are_in_order(run):

@@ -11,7 +11,7 @@ import keras_lottery as lottery
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.training import loop
-from keras_lottery.training.feeds import ArrayFeed
+from keras_lottery.training.array_feed import ArrayFeed
 
 ROWS, BATCH, EPOCHS = 24, 6, 2
 A_EPOCH = ROWS // BATCH

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_lottery.errors import RunError
 from keras_lottery.training import callbacks as hooks
-from keras_lottery.training.feeds import ArrayFeed
+from keras_lottery.training.array_feed import ArrayFeed
 from keras_lottery.training.feeds import DatasetFeed
 from keras_lottery.training.feeds import Epochs
 

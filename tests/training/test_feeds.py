@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lottery.training import feeds
-from keras_lottery.training.feeds import ArrayFeed
+from keras_lottery.training.array_feed import ArrayFeed
 from keras_lottery.training.feeds import DatasetFeed
 from keras_lottery.training.feeds import Epochs
 from keras_lottery.training.feeds import KerasFeed
@@ -405,3 +405,51 @@ def test_inputs_that_are_a_dict_are_augmented_as_one():
     feed = ArrayFeed(data, 5, None, True, 0, augment=keep)
     assert len(list(feed.arguments(0)["x"])) == 5
     assert seen == [(["a", "b"], [2])]
+
+
+def weighed(y, weights, **more):
+    arguments = {"batch_size": 5, "steps_per_epoch": None, "shuffle": True}
+    x = numbers()
+    return feeds.make(
+        x,
+        y,
+        seed=3,
+        class_weight=weights,
+        **{"sample_weight": None, **more, **arguments},
+    )
+
+
+def test_class_weights_of_arrays_go_with_their_rows():
+    y = np.arange(ROWS) % 3
+    feed = weighed(y, {0: 0.25, 2: 8.0})
+    assert isinstance(feed, ArrayFeed)
+    for step in (0, 4, 7):
+        step = tf.constant(step, tf.int64)
+        rows, labels, weights = feed.recipe.batch(
+            feed.tensors, feed.seeds, step
+        )
+        np.testing.assert_array_equal(rows[:, 0] % 3, labels)
+        expected = np.array([0.25, 1.0, 8.0])[labels.numpy()]
+        np.testing.assert_array_equal(weights, expected)
+
+
+def test_without_class_weights_there_are_none():
+    assert len(weighed(np.arange(ROWS) % 3, None).tensors) == 2
+
+
+def test_class_weights_and_sample_weights_are_too_much():
+    with pytest.raises(ValueError, match="not both: multiply"):
+        weighed(np.arange(ROWS), {1: 2.0}, sample_weight=np.ones(ROWS))
+
+
+def test_class_weights_of_several_outputs_are_refused():
+    y = {"a": np.arange(ROWS), "b": np.arange(ROWS)}
+    with pytest.raises(ValueError, match="models with one output"):
+        weighed(y, {1: 2.0})
+    with pytest.raises(ValueError, match="models with one output"):
+        weighed([*y.values()], {1: 2.0})
+
+
+def test_class_weights_of_other_inputs_go_to_keras():
+    feed = made(Sequence(), class_weight={1: 2.0})
+    assert feed.arguments(0)["class_weight"] == {1: 2.0}

@@ -9,7 +9,7 @@ import keras_lottery as lottery
 from keras_lottery.training import enforce
 from keras_lottery.training import loop
 from keras_lottery.training import state
-from keras_lottery.training.feeds import ArrayFeed
+from keras_lottery.training.array_feed import ArrayFeed
 
 ROWS, FEATURES, CLASSES = 53, 6, 3
 
