@@ -18,6 +18,7 @@ from keras_lottery.runs import configuration
 from keras_lottery.runs import paths
 from keras_lottery.tickets import controls
 from keras_lottery.tickets import rewind
+from keras_lottery.training import compiling
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 RUNS = "# seconds"  # behind a command that is run, not only parsed
@@ -285,3 +286,32 @@ def test_there_are_as_many_networks_as_the_quickstart_says():
     arms = 1 + len(config.controls.names) * config.controls.repeats
     total = config.replicates * (1 + config.prune.levels * arms)
     assert f"trains {total} networks" in text_of("quickstart.md")
+
+
+def test_speed_does_what_it_says(folder):
+    names = played("speed.md")
+    assert len(names["pruned"].tickets) == 3
+
+
+def test_speed_has_the_table_that_decides():
+    rows = re.findall(
+        r"^\| (CPU|GPU, TPU) \| (.*?) \|.*\| (.*?) \|$",
+        text_of("speed.md"),
+        re.MULTILINE,
+    )
+    told = {
+        (kind, layers.startswith("only")): mode
+        for kind, layers, mode in rows
+        if layers != "the same"
+    }
+    assert told["CPU", True].startswith("XLA")
+    assert compiling.TABLE["CPU", True] == "xla"
+    assert told["CPU", False] == compiling.TABLE["CPU", False] == "graph"
+    assert told["GPU, TPU", False].startswith("graph")
+    accelerators = {
+        v for (kind, _), v in compiling.TABLE.items() if kind != "CPU"
+    }
+    assert accelerators == {"graph"}
+    assert f"| {compiling.LONG} steps or more |" in text_of("speed.md")
+    assert compiling.SMALL == 1_000_000
+    assert "a million weights at most" in text_of("speed.md")
