@@ -12,25 +12,25 @@ the same with `ndarray.sort`. tfmot's own update goes layer by layer.
     python benchmarks/prune_step.py vgg16 --pairs=10
 
 Weights are He normal, removed ones are zero. Every step removes a fifth of
-what is left. Times are of the processor, from interleaved pairs; memory is the
-growth of the peak (VmHWM) of a process that has done one small prune step, and
-what Python's allocators saw (tracemalloc).
+what is left. Memory is the growth of the peak (VmHWM) of a process that has
+done one small prune step.
 """
 
 import argparse
 import ctypes
 import gc
-import os
 import subprocess
 import sys
 import time
-import tracemalloc
 
+import bars
 import keras
 import numpy as np
 import tensorflow as tf
+import turns
 
 import keras_lottery as lottery
+from keras_lottery.errors import RunError
 from keras_lottery.models import networks
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import kept
@@ -41,6 +41,7 @@ NETWORKS = {
     "vgg16": lambda: keras.applications.VGG16(weights=None),
 }
 DENSITIES = (1.0, 0.8, 0.2)
+PARTITION = "numpy's partition"
 BAR = 1.5
 MEMORY_BARS = {"resnet50": 100e6, "vgg16": 2 * 2**30}
 
@@ -118,63 +119,47 @@ def by_tfmot(model, mask):
     return step
 
 
-def timed(step):
-    """Returns the processor's seconds and those on the wall."""
-    wall, processor = time.perf_counter(), time.process_time()
-    step()
-    return time.process_time() - processor, time.perf_counter() - wall
-
-
 def interleaved(one, two, pairs):
-    """Returns an array (pair, which, clock) of seconds, after a warm-up."""
+    """Returns two lists of seconds on the wall, after a warm-up."""
     one(), two()
-    times = np.empty((pairs, 2, 2))
+    seconds = {one: [], two: []}
     for pair in range(pairs):
-        order = ((0, one), (1, two)) if pair % 2 else ((1, two), (0, one))
-        for which, step in order:
-            times[pair, which] = timed(step)
-    return times
+        for step in (one, two) if pair % 2 else (two, one):
+            began = time.perf_counter()
+            step()
+            seconds[step].append(time.perf_counter() - began)
+    return seconds[one], seconds[two]
 
 
-def interval(ratios):
-    """Returns the median and its 95 % interval, by resampling."""
-    drawn = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return float(np.median(ratios)), float(low), float(high)
-
-
-def report(network, density, pairs, slow):
-    """Prints one row per rival: milliseconds, ratios, whether the bar holds."""
+def compared(network, density, pairs, slow):
+    """Returns rows (`Bar`, median seconds of ours, of the rival)."""
     model, mask = prepared(network, density)
     step = ours(model, mask)
     after = step()
-    assert after.kept == kept(mask.size, 1 - 0.8 * mask.density)
-    rivals = {
-        "partition": by_numpy(model, mask, settle=np.ndarray.partition),
-        "sort": by_numpy(model, mask, settle=lambda live, _: live.sort()),
-        "tfmot": by_tfmot(model, mask),
+    if after.kept != kept(mask.size, 1 - 0.8 * mask.density):
+        raise RunError(f"{after.kept} weights were kept.")
+    found = []
+    for rival, other in rivals(network, model, mask).items():
+        if rival == PARTITION and other() != _lowest_kept(model, after):
+            raise RunError("The partition finds another threshold.")
+        bar = ("<=", BAR) if rival == PARTITION else ()
+        times = interleaved(step, other, pairs if bar else slow)
+        what = f"{network}, {density:.0%} kept: ours / {rival}"
+        row = bars.of_pairs(what, *times, *bar)
+        found.append((row, *map(np.median, times)))
+        print(*row.cells, file=sys.stderr, flush=True)
+    return found
+
+
+def rivals(network, model, mask):
+    """Returns dict from name to the call that is measured beside ours."""
+    found = {
+        PARTITION: by_numpy(model, mask, settle=np.ndarray.partition),
+        "sorting": by_numpy(model, mask, settle=lambda live, _: live.sort()),
     }
-    assert rivals["partition"]() == _lowest_kept(model, after)
-    for rival, other in rivals.items():
-        count = slow if rival == "tfmot" else pairs
-        if not count:
-            continue
-        times = interleaved(step, other, count)
-        milliseconds = 1000 * np.median(times, axis=0)
-        ratios = [
-            interval(times[:, 0, clock] / times[:, 1, clock])
-            for clock in (0, 1)
-        ]
-        held = ""
-        if rival == "partition":
-            held = "held" if ratios[0][1] <= BAR else "MISSED"
-        print(
-            f"{network:9} {density:4.0%} {rival:10}"
-            f"{milliseconds[0, 0]:9.1f} {milliseconds[1, 0]:9.1f} ms  "
-            + "  ".join(f"{m:.3f} [{a:.3f}, {b:.3f}]" for m, a, b in ratios)
-            + f"  {count} pairs {held}",
-            flush=True,
-        )
+    if network != "vgg16" and mask.density == 1:  # half a minute each there
+        found["tfmot"] = by_tfmot(model, mask)
+    return found
 
 
 def _lowest_kept(model, mask):
@@ -182,8 +167,8 @@ def _lowest_kept(model, mask):
     return min(np.abs(values[n][mask[n]]).min() for n in mask if mask[n].any())
 
 
-def report_memory(network, density):
-    """Prints what one prune step adds to the peak of this process."""
+def memory(network, density):
+    """Returns the bytes that one prune step adds to this process's peak."""
     small, full = prepared("lenet", 1.0)
     ours(small, full)()
     step = ours(*prepared(network, density))
@@ -193,16 +178,21 @@ def report_memory(network, density):
         file.write("5")  # the peak starts again at what is held now
     before = _peak()
     step()
-    grown = _peak() - before
-    tracemalloc.start()
-    step()
-    traced = tracemalloc.get_traced_memory()[1]
+    return _peak() - before
+
+
+def memory_row(network, density, threads):
+    """Returns the `Bar` of a process of its own."""
+    command = [sys.executable, __file__, network, "--memory"]
+    command += [f"--density={density}", f"--threads={threads}"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    what = f"{network}, {density:.0%} kept: extra memory"
     bar = MEMORY_BARS.get(network)
-    held = "" if bar is None else "held" if grown < bar else "MISSED"
-    print(
-        f"{network:9} {density:4.0%} memory: {grown / 1e6:.1f} MB of the "
-        f"process, {traced / 1e6:.1f} MB by tracemalloc {held}",
-        flush=True,
+    return bars.of_count(
+        what,
+        int(done.stdout) / 1e6,
+        *(() if bar is None else ("<=", bar / 1e6)),
+        unit="MB",
     )
 
 
@@ -217,26 +207,34 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--slow", type=int, default=3, help="tfmot's pairs")
+    parser.add_argument(
+        "--slow", type=int, default=6, help="pairs with sorting and tfmot"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--density", type=float, nargs="*", default=DENSITIES)
     parser.add_argument("--memory", action="store_true", help="this process")
-    arguments = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
-    if arguments.memory:
-        report_memory(arguments.networks[0], arguments.density[0])
+    given = parser.parse_args()
+    turns.limit_threads(given.threads)
+    if given.memory:
+        print(memory(given.networks[0], given.density[0]))
         return
-    print(
-        f"{arguments.threads} threads; ours, rival (medians); ratio of "
-        "processor times, of wall times, each with its 95 % interval"
-    )
-    for network in arguments.networks:
-        for density in arguments.density:
-            report(network, density, arguments.pairs, arguments.slow)
-            command = [sys.executable, __file__, network, "--memory"]
-            command += [f"--density={density}"]
-            subprocess.run(command, check=True, env=os.environ)
+    rows, medians = [], []
+    for network in given.networks:
+        for density in given.density:
+            for row, one, two in compared(
+                network, density, given.pairs, given.slow
+            ):
+                rows.append(row)
+                medians.append(
+                    [row.what, f"{1e3 * one:.1f}", f"{1e3 * two:.1f}"]
+                )
+            rows.append(memory_row(network, density, given.threads))
+    count = "1 thread" if given.threads == 1 else f"{given.threads} threads"
+    print(f"## The prune step, {count}\n")
+    print(bars.table(rows), end="\n\n")
+    head = ["what", "ms, ours (median)", "ms, rival"]
+    print(bars.markdown(head, medians), end="\n\n")
+    print(bars.circumstances(threads=given.threads))
 
 
 if __name__ == "__main__":
