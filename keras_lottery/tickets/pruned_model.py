@@ -27,7 +27,11 @@ class PrunedModel(keras.Model):
         tickets: List of `Ticket`, one per level trained so far.
         level: Number of prunings so far.
         mask: The `Mask` that holds now.
+        step_mode: How `fit` compiles steps: `"graph"`, `"xla"`, or None for
+            what `training/compiling.py` chooses; not saved.
     """
+
+    step_mode = None
 
     def __init__(
         self,

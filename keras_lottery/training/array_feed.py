@@ -34,8 +34,6 @@ class ArrayFeed:
         per_epoch: Steps in an epoch.
     """
 
-    ended = False  # never runs out
-
     def __init__(
         self, data, batch_size, steps_per_epoch, shuffle, seed, *, augment=None
     ):
@@ -80,6 +78,10 @@ class ArrayFeed:
 
     def note(self, asked, done):
         """Does nothing: arrays do not run out."""
+
+    def ended(self):
+        """Returns False: they never do."""
+        return False
 
     @functools.cached_property
     def _dataset(self):

@@ -1,6 +1,7 @@
 """`class_weight` of Keras's `fit`: a weight for each sample, by its class."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -23,7 +24,8 @@ def of_labels(labels, class_weight):
     >>> of_labels([0, 1, 2], {1: 5.0}).numpy().tolist()
     [1.0, 5.0, 1.0]
     """
-    if labels is None or isinstance(labels, (dict, tuple)):
+    several = isinstance(labels, list) and any(map(np.ndim, labels))
+    if labels is None or several or isinstance(labels, (dict, tuple)):
         raise ValueError(
             "`class_weight` is for models with one output and labels; got "
             f"labels of {type(labels).__name__}. Pass `sample_weight`."

@@ -1,7 +1,8 @@
 """Graph mode or XLA: a fixed table, so that a run can be repeated.
 
-The same numbers come out of both up to rounding, and rounding grows: which was
-used is among the conditions of a run. The table is made from measurements
+The same numbers come out of both up to rounding, and rounding grows; what is
+drawn in a step (dropout) is not the same. So which was used is among the
+conditions of a run. The table is made from measurements
 (`benchmarks/RESULTS.md`); what was never measured runs in graph mode.
 """
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lottery.training import keras_private
 from keras_lottery.training import loop
 from keras_lottery.training import programs
 from keras_lottery.training import state
@@ -42,25 +44,52 @@ def mode(model, steps):
     """Returns `"graph"` or `"xla"`, for the step loop of a model.
 
     Args:
-        model: A compiled `keras.Model`. `compile(jit_compile=False)` asks for
-            graph mode.
+        model: A compiled `keras.Model`. The `step_mode` of a `PrunedModel`, if
+            set, comes before the table.
         steps: Of a level.
+
+    Raises:
+        ValueError: A `step_mode` that is not known.
 
     Example:
 
+    >>> import keras_lottery as lottery
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> model.compile("sgd", "mse", jit_compile=False)
-    >>> mode(model, 10_000)
+    >>> pruned = lottery.prune(model, lottery.IterativePruning(levels=1))
+    >>> pruned.compile("sgd", "mse")
+    >>> pruned.step_mode = "graph"
+    >>> mode(pruned, 10_000)
     'graph'
     """
-    if not model.jit_compile or steps < LONG:
+    asked = getattr(model, "step_mode", None)
+    if asked is not None:
+        return _checked(asked)
+    if steps < LONG or not _can(model):
         return "graph"
-    if programs.has_own_step(model) or tf.distribute.has_strategy():
-        return "graph"
-    if _default_strategy() is not model.distribute_strategy:
-        return "graph"
-    small = model.count_params() <= SMALL and is_dense(model)
+    size = sum(np.prod(v.shape) for v in model.trainable_variables)
+    small = size <= SMALL and is_dense(model)
     return TABLE.get((device_kind(), small), "graph")
+
+
+def _checked(asked):
+    if asked not in MODES:
+        raise ValueError(
+            f"step_mode={asked!r} is not known. Expected one of {MODES}, or "
+            "None for the one that the package chooses."
+        )
+    return asked
+
+
+def _can(model):
+    """Returns whether the loop may be tried under XLA."""
+    plain = tf.distribute.get_strategy() is model.distribute_strategy
+    return (
+        plain
+        and not tf.distribute.has_strategy()
+        and not model.run_eagerly
+        and not programs.has_own_step(model)
+        and keras_private.supports_jit(model)
+    )
 
 
 def measured(model, feed, rounds=5):
@@ -106,7 +135,3 @@ def is_dense(model):
         for layer in layers
         if not layer._layers and layer.weights
     )
-
-
-def _default_strategy():
-    return tf.distribute.get_strategy()

@@ -9,6 +9,7 @@ import weakref
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.trainer import model_supports_jit
 
 _BUILT = weakref.WeakKeyDictionary()  # see `built_values`
 
@@ -215,6 +216,14 @@ def compilation(model):
 def compile_arguments(model):
     """Returns the arguments `model.compile` was called with, as objects."""
     return dict(model._compile_config.config)
+
+
+def supports_jit(model):
+    """Returns whether Keras would compile a model with XLA at all.
+
+    Not with layers that say no, nor where operations have to be deterministic.
+    """
+    return model_supports_jit(model)
 
 
 def build_compiled(model, batch):

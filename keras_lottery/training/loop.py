@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_lottery.training import enforce
 from keras_lottery.training import keras_private
+from keras_lottery.training import measure
 from keras_lottery.training import programs
 
 SECONDS = 0.25  # of a call: Ctrl-C and progress are seen at least that often
@@ -74,7 +75,7 @@ class StepLoop:
         except tf.errors.OutOfRangeError:  # a stream with nothing left
             done, found = 0, {}
         feed.note(count, int(done))
-        logs = {name: _plain(value) for name, value in found.items()}
+        logs = {name: measure.plain(value) for name, value in found.items()}
         self._pace(count, time.perf_counter() - began)
         return first + int(done), logs
 
@@ -91,13 +92,18 @@ class StepLoop:
 
     def _program(self, feed):
         if feed.key not in self._programs:
-            keras_private.build_compiled(self._model, feed.example())
+            if not programs.has_own_step(self._model):
+                # A step of one's own says what it takes by being traced.
+                keras_private.build_compiled(self._model, feed.example())
             self._programs[feed.key] = self._made(feed)
         return self._programs[feed.key]
 
     def _made(self, feed):
         if feed.recipe is None:
             return programs.stream(self._model)
+        if self.mode == "xla" and programs.has_own_step(self._model):
+            log.info("A train_step of one's own is trained in graph mode.")
+            self.mode = "graph"
         if self.mode == "xla":
             return self._or_graph(feed)
         return programs.graph(self._model, feed.recipe)
@@ -136,8 +142,3 @@ def of(model, mode="graph"):
     if (held, mode) not in loops:
         loops[held, mode] = compiled, StepLoop(model, mode)
     return loops[held, mode][1]
-
-
-def _plain(value):
-    value = value.numpy()
-    return float(value) if value.ndim == 0 else value

@@ -16,7 +16,7 @@ def measure_on(model, data, batch_size=1000):
         batch_size: Rows at a time.
 
     Returns:
-        Function `() -> dict` from metric name to float.
+        Function `() -> dict` from metric name to float or array.
     """
     data = tf.nest.map_structure(tf.convert_to_tensor, data)
     rows = len(tf.nest.flatten(data)[0])
@@ -33,9 +33,15 @@ def measure_on(model, data, batch_size=1000):
         return model.get_metrics_result()
 
     def measure():
-        return {name: float(v) for name, v in pass_over().items()}
+        return {name: plain(value) for name, value in pass_over().items()}
 
     return measure
+
+
+def plain(value):
+    """Returns a metric as a float, or as an array if it has several values."""
+    value = value.numpy()
+    return float(value) if value.ndim == 0 else value
 
 
 def _rows(data, first, count):

@@ -119,9 +119,19 @@ def stream(model):
 
 def has_own_step(model):
     """Returns whether a model trains by a step that is not Keras's."""
-    if hasattr(model, "has_own_step"):  # a wrapper, that runs another's
+    if _is_wrapper(model):
         return model.has_own_step()
     return type(model).train_step is not keras.Model.train_step
+
+
+def has_own_test_step(model):
+    """Returns whether a model is tested by a step that is not Keras's."""
+    model = getattr(model, "inner", model) if _is_wrapper(model) else model
+    return type(model).test_step is not keras.Model.test_step
+
+
+def _is_wrapper(model):
+    return hasattr(model, "has_own_step")
 
 
 def _step(model):

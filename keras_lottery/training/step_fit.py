@@ -14,6 +14,7 @@ from keras_lottery.training import compiling
 from keras_lottery.training import feeds
 from keras_lottery.training import loop
 from keras_lottery.training import measure
+from keras_lottery.training import programs
 from keras_lottery.training.array_feed import ArrayFeed
 from keras_lottery.training.array_feed import as_tensors
 from keras_lottery.training.streams import Stream
@@ -57,6 +58,8 @@ def watching(callbacks):
     Of a user's own; Keras's count the steps of a call.
     """
     for callback in callbacks:
+        if _counts_steps(callback):
+            return type(callback).__name__
         home = type(callback).__module__.split(".")[0]
         own = home not in ("keras", "keras_lottery")
         for name in _STEP_HOOKS:
@@ -146,20 +149,24 @@ class _Training:
         if isinstance(self._source, Stream):
             self._source.start_epoch()
         step, logs = first, {}
-        while step < last and not self._over():
+        while step < last and not self._source.ended():
             self._hooks.on_train_batch_begin(step - first)
             end = self._end(step, last)
-            step, logs = self._steps.call(self._source, step, end)
-            if step > first:
-                self._hooks.on_train_batch_end(step - 1 - first, logs)
+            reached, told = self._steps.call(self._source, step, end)
+            if reached == step:  # data ran out
+                break
+            step, logs = reached, told
+            self._hooks.on_train_batch_end(step - 1 - first, logs)
+            # Looked at here, as Keras does: one call at least.
+            if self._hooks.model.stop_training:
+                break
         return dict(logs)
 
-    def _over(self):
-        return self._hooks.model.stop_training or self._source.ended
-
     def _end(self, step, last):
+        # A stop asked for before the call: Keras then trains a step.
+        limit = 1 if self._hooks.model.stop_training else self._limit
         stops = (each for each in self._stops if each > step)
-        return min(last, next(stops, last), step + self._limit)
+        return min(last, next(stops, last), step + limit)
 
 
 class Validation:
@@ -194,7 +201,8 @@ class Validation:
     def _needs_keras(self, hooks):
         flat = [v for v in tf.nest.flatten(self._data) if v is not None]
         return (
-            not all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat)
+            programs.has_own_test_step(self._model)
+            or not all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat)
             or self._arguments.get("validation_steps") is not None
             or any(
                 name in vars(callback) or _overrides(callback, name)
@@ -241,6 +249,12 @@ def _limit(model, callbacks):
     if model.steps_per_execution > 1:
         return model.steps_per_execution
     return sys.maxsize
+
+
+def _counts_steps(callback):
+    """Returns whether a callback of Keras acts every so many steps."""
+    every = [getattr(callback, n, None) for n in ("save_freq", "update_freq")]
+    return any(isinstance(each, int) for each in every)
 
 
 def _overrides(callback, name):

@@ -11,11 +11,7 @@ class Stream:
     Args:
         dataset: A `tf.data.Dataset` of batches.
         steps_per_epoch: None to read it anew at every epoch. Otherwise one
-            iterator goes on from epoch to epoch, until all is read.
-
-    Attributes:
-        ended: Whether data ran out inside the current epoch.
-    """
+            iterator goes on from epoch to epoch, until all is read."""
 
     recipe = None
     key = "stream"
@@ -24,19 +20,19 @@ class Stream:
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
         self._goes_on = steps_per_epoch is not None
         self._iterator, self._read = None, 0
-        self.ended = False
 
     def example(self):
         """Returns a batch, for its shapes and dtypes."""
+        spec = self._dataset.element_spec
+        flat = tf.nest.flatten(spec)
+        if all(isinstance(e, tf.TensorSpec) and e.shape.rank for e in flat):
+            return spec  # nothing is read
         return next(iter(self._dataset))
 
     def start_epoch(self):
         """Begins with the dataset anew, where that is due."""
-        length = int(self._dataset.cardinality())
-        over = 0 < length <= self._read
-        if self._iterator is None or not self._goes_on or over:
+        if self._iterator is None or not self._goes_on or self._is_read():
             self._iterator, self._read = iter(self._dataset), 0
-        self.ended = False
 
     def call(self, first, count):
         """Returns the arguments of a program of `programs.stream`."""
@@ -46,9 +42,20 @@ class Stream:
     def note(self, asked, done):
         """Notes how many steps a call has trained of those asked for."""
         self._read += done
-        if done == asked:
-            return
-        self._iterator, self.ended = None, True
+        if done < asked:
+            self._end()
+
+    def ended(self):
+        """Returns whether data ran out inside the current epoch."""
+        if self._iterator is not None and self._is_read():
+            self._end()
+        return self._iterator is None
+
+    def _is_read(self):
+        return 0 < int(self._dataset.cardinality()) <= self._read
+
+    def _end(self):
+        self._iterator = None
         warnings.warn(
             "The dataset ran out of data inside an epoch, which ends here. It "
             "has to have `steps_per_epoch * epochs` batches: use `.repeat()`.",
