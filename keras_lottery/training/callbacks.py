@@ -154,3 +154,9 @@ def diverged(where, step, what):
         f"Training diverged at {where}, step {step}: {what}. The levels before "
         "it are kept. Lower the learning rate or clip gradients (clipnorm=1.0)."
     )
+
+
+def hears(callback, hook):
+    """Returns whether a callback does anything in a hook, by its name."""
+    base = getattr(keras.callbacks.Callback, hook)
+    return hook in vars(callback) or getattr(type(callback), hook) is not base

@@ -7,17 +7,14 @@ many depends on the time that they take, and changes nothing else.
 import sys
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from keras_lottery.training import compiling
 from keras_lottery.training import feeds
 from keras_lottery.training import loop
-from keras_lottery.training import measure
-from keras_lottery.training import programs
 from keras_lottery.training.array_feed import ArrayFeed
-from keras_lottery.training.array_feed import as_tensors
+from keras_lottery.training.callbacks import hears
 from keras_lottery.training.streams import Stream
+from keras_lottery.training.validation import Validation
 
 _STEP_HOOKS = (
     "on_train_batch_begin",
@@ -25,7 +22,6 @@ _STEP_HOOKS = (
     "on_batch_begin",
     "on_batch_end",
 )
-_TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
 def reason_against(model, feed, callbacks):
@@ -63,7 +59,8 @@ def watching(callbacks):
         home = type(callback).__module__.split(".")[0]
         own = home not in ("keras", "keras_lottery")
         for name in _STEP_HOOKS:
-            if name in vars(callback) or (own and _overrides(callback, name)):
+            # Lambdas of Keras's LambdaCallback are a user's own.
+            if name in vars(callback) or (own and hears(callback, name)):
                 return type(callback).__name__
     return None
 
@@ -169,75 +166,6 @@ class _Training:
         return min(last, next(stops, last), step + limit)
 
 
-class Validation:
-    """What `fit` measures at the end of an epoch.
-
-    Args:
-        model: A compiled `keras.Model`.
-        arguments: Those of `fit`.
-    """
-
-    def __init__(self, model, arguments):
-        self._model, self._arguments = model, arguments
-        self._data = arguments.get("validation_data")
-        self._pass_over = None
-
-    def __call__(self, epoch, hooks):
-        """Returns the logs, their names beginning with `val_`."""
-        if self._data is None or not self._is_due(epoch):
-            return {}
-        if self._needs_keras(hooks):
-            logs = self._by_keras(hooks)
-        else:
-            logs = self._by_passing_over(hooks)
-        return {f"val_{name}": value for name, value in logs.items()}
-
-    def _is_due(self, epoch):
-        frequency = self._arguments.get("validation_freq", 1)
-        if isinstance(frequency, int):
-            return (epoch + 1) % frequency == 0
-        return epoch + 1 in frequency
-
-    def _needs_keras(self, hooks):
-        flat = [v for v in tf.nest.flatten(self._data) if v is not None]
-        return (
-            programs.has_own_test_step(self._model)
-            or not all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat)
-            or self._arguments.get("validation_steps") is not None
-            or any(
-                name in vars(callback) or _overrides(callback, name)
-                for callback in hooks.callbacks
-                for name in _TEST_HOOKS
-                if not isinstance(callback, keras.callbacks.ProgbarLogger)
-            )
-        )
-
-    def _by_keras(self, hooks):
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(self._data)
-        return self._model.evaluate(
-            x=x,
-            y=y,
-            sample_weight=weights,
-            batch_size=self._arguments.get("validation_batch_size"),
-            steps=self._arguments.get("validation_steps"),
-            callbacks=hooks,
-            return_dict=True,
-        )
-
-    def _by_passing_over(self, hooks):
-        if self._pass_over is None:
-            packed = keras.utils.unpack_x_y_sample_weight(self._data)
-            self._pass_over = measure.measure_on(
-                self._model,
-                as_tensors(keras.utils.pack_x_y_sample_weight(*packed)),
-                self._arguments.get("validation_batch_size") or 32,
-            )
-        hooks.on_test_begin()
-        logs = self._pass_over()
-        hooks.on_test_end(logs)
-        return logs
-
-
 def _source(feed, first_step):
     return feed if isinstance(feed, ArrayFeed) else feed.stream(first_step)
 
@@ -255,8 +183,3 @@ def _counts_steps(callback):
     """Returns whether a callback of Keras acts every so many steps."""
     every = [getattr(callback, n, None) for n in ("save_freq", "update_freq")]
     return any(isinstance(each, int) for each in every)
-
-
-def _overrides(callback, name):
-    base = keras.callbacks.Callback
-    return getattr(type(callback), name) is not getattr(base, name)
