@@ -35,6 +35,7 @@ def defaults():
         seed=0,  # seed of everything
         replicates=3,  # repetitions, each with its own initialisation
         eval_every=100,  # steps between validations
+        eval_test="minimum",  # or "always": the test set at every validation
         data=_data(),
         model=_tree(
             name="lenet",  # a network, or "module:function" that builds one

@@ -84,6 +84,7 @@ class Experiment:
         self.augment = augmentation.get(config.data.augment)
         strategies.get(config.distribute.strategy)
         _check_compile(train.compile)
+        _check_eval_test(config.eval_test)
         compiling.optimizer(train)
         compiling.loss(train.loss)
 
@@ -197,6 +198,14 @@ def _check_compile(wanted):
             f"train.compile={wanted!r} is not known. Expected one of "
             f"{', '.join(map(repr, known))}: 'auto' follows a fixed table, and "
             "'measure' times both on this machine."
+        )
+
+
+def _check_eval_test(wanted):
+    if wanted not in ("minimum", "always"):
+        raise ValueError(
+            f"eval_test={wanted!r} is not known. Expected 'minimum' (the test "
+            "set is read at minima of the validation loss) or 'always'."
         )
 
 

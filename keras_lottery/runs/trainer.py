@@ -75,7 +75,12 @@ class Trainer:
         """
         if first_step == 0 or first_step != self._reached:
             self.rows = []
-        scores = Scores(self.rows, self._validate, self._test)
+        scores = Scores(
+            self.rows,
+            self._validate,
+            self._test,
+            always=self.experiment.config.eval_test == "always",
+        )
         steps = loop.of(model, self.mode)
         for first, last in self._stretches(first_step, last_step):
             model.reset_metrics()
@@ -159,18 +164,22 @@ class Scores:
         rows: List to add to.
         validate: Function `() -> dict` of validation metrics.
         test: The same on test data.
+        always: Whether to test at every validation, not only where the
+            validation loss is lowest yet.
     """
 
-    def __init__(self, rows, validate, test):
+    def __init__(self, rows, validate, test, *, always=False):
         self._rows, self._validate, self._test = rows, validate, test
+        self._always = always
 
     def add(self, step, logs):
-        """Validates; tests where the validation loss is lowest yet."""
+        """Validates; tests where that is due."""
         row = {"step": step, **logs}
         row |= {f"val_{k}": v for k, v in self._validate().items()}
         lowest = early_stopping.at_minimum(self._rows)
         self._rows.append(row)
-        if lowest is None or row["val_loss"] < lowest["val_loss"]:
+        new = lowest is None or row["val_loss"] < lowest["val_loss"]
+        if new or self._always:
             self.test()
 
     def test(self):

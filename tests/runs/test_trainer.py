@@ -153,6 +153,23 @@ def test_level_0_is_a_plain_keras_training(lab, whole):
     )
 
 
+def test_the_test_set_is_read_where_it_is_due(lab, tmp_path):
+    """At minima and at the end; with `always` everywhere, the same numbers."""
+    bumpy = {"train.learning_rate": 3.0, "train.steps": 12, "replicates": 1}
+    minimum, _ = lab.play(lab.config(bumpy), tmp_path)
+    always, _ = lab.play(lab.config({**bumpy, "eval_test": "always"}), tmp_path)
+    left_out = 0
+    for level in range(3):
+        rows, lowest = curve_of(minimum, level), np.inf
+        for row, full in zip(rows, curve_of(always, level), strict=True):
+            due = float(row["val_loss"]) < lowest or row is rows[-1]
+            lowest = min(lowest, float(row["val_loss"]))
+            assert full["test_loss"]
+            assert row["test_loss"] == (full["test_loss"] if due else "")
+            left_out += not due
+    assert left_out
+
+
 def test_level_1_is_a_training_under_its_mask(lab, whole):
     run, _ = whole
     data = lab.experiment(lab.config()).data
@@ -333,6 +350,7 @@ def test_a_run_under_a_strategy_is_the_same_run(strategy, lab, tmp_path):
         ({"controls.names": ("shufle",)}, "Unknown control 'shufle'"),
         ({"rewind.name": "fine_tune", "rewind.step": 2}, "rewind"),
         ({"train.learning_rate": -1.0}, "rate.* must be above 0"),
+        ({"eval_test": "never"}, "eval_test='never'.*'minimum'.*'always'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_data_are_read(
