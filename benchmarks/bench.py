@@ -50,6 +50,7 @@ def _benchmarks():
     for threads in (1, 2):
         found[f"whole_lottery_{threads}"] = (
             "whole_lottery.py",
+            *("ours", "parts", "keras", "torch"),
             "--rounds=6",
             f"--threads={threads}",
             f"--csv={FOLDER / SECTIONS / f'whole_lottery_{threads}.csv'}",

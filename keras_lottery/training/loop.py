@@ -75,7 +75,7 @@ class StepLoop:
         except tf.errors.OutOfRangeError:  # a stream with nothing left
             done, found = 0, {}
         feed.note(count, int(done))
-        logs = {name: measure.plain(value) for name, value in found.items()}
+        logs = measure.plain(found)
         self._pace(count, time.perf_counter() - began)
         return first + int(done), logs
 

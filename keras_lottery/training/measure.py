@@ -33,15 +33,27 @@ def measure_on(model, data, batch_size=1000):
         return model.get_metrics_result()
 
     def measure():
-        return {name: plain(value) for name, value in pass_over().items()}
+        return plain(pass_over())
 
     return measure
 
 
-def plain(value):
-    """Returns a metric as a float, or as an array if it has several values."""
-    value = value.numpy()
-    return float(value) if value.ndim == 0 else value
+def plain(logs):
+    """Returns logs as floats, and as arrays what has several values.
+
+    Logs within logs are put beside the others, as Keras does.
+
+    Args:
+        logs: Dict from name to tensor or to such a dict.
+    """
+    found = {}
+    for name, value in sorted(logs.items()):
+        if isinstance(value, dict):
+            found.update(plain(value))
+            continue
+        value = value.numpy()
+        found[name] = float(value) if value.ndim == 0 else value
+    return found
 
 
 def _rows(data, first, count):
