@@ -23,9 +23,12 @@ from keras_lottery.training import compiling
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 RUNS = "# seconds"  # behind a command that is run, not only parsed
 
-pytestmark = pytest.mark.skipif(
-    not DOCS.exists(), reason="needs a checkout: docs/ is not installed"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(
+        not DOCS.exists(), reason="needs a checkout: docs/ is not installed"
+    ),
+]
 
 
 class Parsed(BaseException):

@@ -65,6 +65,7 @@ def test_columns_stand_below_each_other(answer):
         assert len(starts) == 1, section
 
 
+@pytest.mark.thorough
 def test_tensorflow_keeps_its_notes_to_itself():
     environment = {k: v for k, v in os.environ.items() if k[:3] != "TF_"}
     found = subprocess.run(

@@ -12,6 +12,8 @@ from keras_lottery.data import data_set
 from keras_lottery.data import tfds_images
 from keras_lottery.data.tfds_images import load_tfds
 
+pytestmark = pytest.mark.thorough
+
 tfds = pytest.importorskip("tensorflow_datasets")
 
 

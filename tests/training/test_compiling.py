@@ -10,6 +10,8 @@ from keras_lottery.training import compiling
 from keras_lottery.training import loop
 from keras_lottery.training.feeds import ArrayFeed
 
+pytestmark = pytest.mark.thorough
+
 LONG = compiling.LONG
 
 
