@@ -8,10 +8,10 @@ conditions of a run. The table is made from measurements
 
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lottery.training import dense_networks
 from keras_lottery.training import keras_private
 from keras_lottery.training import loop
 from keras_lottery.training import programs
@@ -32,12 +32,6 @@ LONG = 500
 # 1.06, 1.8 M 1.00, 5.6 M 0.93, where XLA's products are the slower ones.
 SMALL = 1_000_000
 _WARM_UP = 100  # steps
-_DENSE = (
-    keras.layers.Dense,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.PReLU,
-)
 
 
 def mode(model, steps):
@@ -67,7 +61,7 @@ def mode(model, steps):
     if steps < LONG or not _can(model):
         return "graph"
     size = sum(np.prod(v.shape) for v in model.trainable_variables)
-    small = size <= SMALL and is_dense(model)
+    small = size <= SMALL and dense_networks.is_dense(model)
     return TABLE.get((device_kind(), small), "graph")
 
 
@@ -125,13 +119,3 @@ def device_kind():
         if tf.config.list_logical_devices(kind):
             return kind
     return "CPU"
-
-
-def is_dense(model):
-    """Returns whether all layers of a model that have weights are dense."""
-    layers = {id(each): each for each in model._flatten_layers()}.values()
-    return all(
-        isinstance(layer, _DENSE)
-        for layer in layers
-        if not layer._layers and layer.weights
-    )

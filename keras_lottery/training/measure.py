@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
+from keras_lottery.training import dense_networks
 
-def measure_on(model, data, batch_size=1000):
+
+def measure_on(model, data, batch_size=None):
     """Returns a function that gives the compiled loss and metrics on a set.
 
     Like `model.evaluate` without its iterators, which cost more than a small
@@ -13,13 +15,17 @@ def measure_on(model, data, batch_size=1000):
     Args:
         model: A compiled `keras.Model`.
         data: What `test_step` takes: structure of arrays, rows first.
-        batch_size: Rows at a time.
+        batch_size: Rows at a time; None for 1,000, or 5,000 of a dense network,
+            whose activations are small: its products are faster at that size.
 
     Returns:
         Function `() -> dict` from metric name to float or array.
     """
     data = tf.nest.map_structure(tf.convert_to_tensor, data)
     rows = len(tf.nest.flatten(data)[0])
+    batch_size = batch_size or (
+        5000 if dense_networks.is_dense(model) else 1000
+    )
     whole = rows // batch_size
 
     @tf.function

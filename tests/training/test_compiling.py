@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_lottery as lottery
 from keras_lottery.training import compiling
+from keras_lottery.training import dense_networks
 from keras_lottery.training import loop
 from keras_lottery.training.feeds import ArrayFeed
 
@@ -88,7 +89,7 @@ NETWORKS = {
 def test_the_table(name, monkeypatch):
     model = NETWORKS[name]()
     is_dense = name in ("dense", "normed", "nested", "images")
-    assert compiling.is_dense(model) == is_dense
+    assert dense_networks.is_dense(model) == is_dense
     for kind in ("CPU", "GPU", "TPU"):
         monkeypatch.setattr(compiling, "device_kind", lambda kind=kind: kind)
         expected = "xla" if is_dense and kind == "CPU" else "graph"
@@ -119,7 +120,7 @@ def test_a_pruned_model_is_as_the_model_in_it():
     schedule = lottery.OneShot(0.5)
     for name, expected in (("dense", "xla"), ("convolutions", "graph")):
         pruned = ready(lottery.prune(NETWORKS[name](), schedule))
-        assert compiling.is_dense(pruned) == (expected == "xla")
+        assert dense_networks.is_dense(pruned) == (expected == "xla")
         if compiling.device_kind() == "CPU":
             assert compiling.mode(pruned, LONG) == expected
 
