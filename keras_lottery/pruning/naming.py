@@ -62,15 +62,18 @@ def _visit(layer, path, found, seen_layers, seen_variables):
 def _own_variables(layer):
     """Returns (role, variable) for what `layer` holds without its children."""
     held = [*layer._trainable_variables, *layer._non_trainable_variables]
-    attributes = {id(v): k.lstrip("_") for k, v in vars(layer).items()}
-    named = []
-    for variable in held:
-        role = variable.name
-        if not role or re.fullmatch(r"variable(_\d+)?", role):
-            role = attributes.get(id(variable), "variable")
-        named.append((role, variable))
+    named = [(_role(variable, layer), variable) for variable in held]
     seeds = [("seed", each.state) for each in layer._seed_generators]
     return named + seeds
+
+
+def _role(variable, layer):
+    """Returns a variable's own name, or else the attribute that holds it."""
+    role = variable.name
+    if role and not re.fullmatch(r"variable(_\d+)?", role):
+        return role
+    attributes = {id(v): k.lstrip("_") for k, v in vars(layer).items()}
+    return attributes.get(id(variable), "variable")
 
 
 def _labelled_children(layer):
@@ -80,7 +83,8 @@ def _labelled_children(layer):
     inside.add(id(getattr(layer, "_functional", None)))
     # A subclass of Functional may hold layers beside its graph.
     beside = [child for child in layer._layers if id(child) not in inside]
-    holders = _holders(layer)
+    # Only what is held by an attribute alone may go by it.
+    holders = _holders(layer) if beside else {}
     used, labelled = {}, []
     for child in in_graph + beside:
         base = _snake_case(type(child).__name__)
