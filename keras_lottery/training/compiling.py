@@ -47,7 +47,7 @@ def mode(model, steps):
 
     Example:
 
-    >>> import keras_lottery as lottery
+    >>> import keras, keras_lottery as lottery
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> pruned = lottery.prune(model, lottery.IterativePruning(levels=1))
     >>> pruned.compile("sgd", "mse")
