@@ -28,8 +28,9 @@ TABLE = {
 # Compiling takes as long as XLA saves in a few thousand steps: a level has to
 # have so many steps.
 LONG = 500
-# Weights. One thread, graph mode over XLA: LeNet-300-100 (0.27 M) 1.07, 0.65 M
-# 1.06, 1.8 M 1.00, 5.6 M 0.93, where XLA's products are the slower ones.
+# Weights. Graph mode over XLA: LeNet-300-100 (0.27 M) 1.02 on one thread, 1.41
+# on two (`benchmarks/training_step.py`); a rough look on one thread, 1.00 at
+# 1.8 M and 0.93 at 5.6 M, where XLA's products are the slower ones.
 SMALL = 1_000_000
 _WARM_UP = 100  # steps
 

@@ -72,7 +72,9 @@ class StepLoop:
         began = time.perf_counter()
         try:
             done, found = steps(*feed.call(first, count))
-        except tf.errors.OutOfRangeError:  # a stream with nothing left
+        except tf.errors.OutOfRangeError:
+            if feed.recipe is not None:  # arrays do not run out
+                raise
             done, found = 0, {}
         feed.note(count, int(done))
         logs = measure.plain(found)

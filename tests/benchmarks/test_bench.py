@@ -13,7 +13,9 @@ import bars
 print("## A good one, 1 thread\\n")
 print(bars.table([
     bars.of_pairs("a / b", [2.0] * 6, [1.0] * 6, "<=", 1.5),
-    bars.of_pairs("b / a", [1.0] * 6, [2.0] * 6, "<=", 1.5),
+    bars.of_pairs("b / a", [1.0] * 30, [2.0] * 30, "<=", 1.5),
+    bars.of_pairs("few", [1.0] * 29, [2.0] * 29, "<=", 1.5),
+    bars.of_count("counted", 1, "<=", 2),
     bars.of_pairs("to know", [1.0] * 6, [2.0] * 6),
 ]))
 """
@@ -44,11 +46,13 @@ def test_bars_of_all_sections_are_in_one_table(bench):
     assert bench.run("good") and bench.run("plain")
     bench.compose()
     text = (bench.folder / "RESULTS.md").read_text()
-    assert "1 of 2 hold." in text
+    assert "2 of 4 hold." in text
+    assert "| 29 | <= 1.5 | holds so far, too few rounds |" in text
+    assert "| 1 | <= 2 | holds |" in text
     link = "[good](#a-good-one-1-thread)"
     row = f"| {link} | a / b | 2.00 | 2.00 to 2.00 | 6 | <= 1.5 | MISSED |"
     assert row in text
-    assert text.count(link) == 2
+    assert text.count(link) == 4
     assert "Not measured yet: `bad`." in text
     assert "`python benchmarks/good.py --threads=1`: " in text
     assert "## Plain\n\n```\n1.5 ms  held\n```" in text

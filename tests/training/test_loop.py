@@ -213,3 +213,16 @@ def test_what_is_told_after_every_call_may_stop_it():
     steps = loop.StepLoop(network())
     with pytest.raises(KeyboardInterrupt):
         steps.run(feed(), 0, 1000, stop)
+
+
+def test_running_out_of_range_in_a_step_on_arrays_is_an_error():
+    """Not the end of a stream: nothing would be trained, for ever."""
+    model, given = network(), feed()
+    steps = loop.StepLoop(model)
+
+    def out_of_range(*unused):
+        raise tf.errors.OutOfRangeError(None, None, "an index of one's own")
+
+    steps._programs[given.key] = out_of_range
+    with pytest.raises(tf.errors.OutOfRangeError, match="one's own"):
+        steps.run(given, 0, 5)
