@@ -9,6 +9,7 @@ from keras_lottery import seeds
 from keras_lottery.tickets import in_place
 from keras_lottery.tickets import lottery as lotteries
 from keras_lottery.tickets import search
+from keras_lottery.training import agreement
 from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import early_stopping
 from keras_lottery.training import feeds
@@ -114,7 +115,10 @@ class Training:
         curve = hooks.Curve(steps)
         masks = hooks.Masks()
         guard = hooks.StopOnDivergence(steps, where)
-        told = [steps, guard, curve, masks, *before, *self.callbacks]
+        settle = hooks.Settle(
+            lambda: agreement.settle_statistics(self.pruned.inner)
+        )
+        told = [settle, steps, guard, curve, masks, *before, *self.callbacks]
         history = self._train(first_step, told, {*(at or ()), *stops})
         self._extend(history, masks)
         return early_stopping.summarize(curve.rows)
@@ -144,7 +148,7 @@ class Training:
 
         Args:
             first_step: Where to begin.
-            callbacks: Keras callbacks, the first a `Steps`.
+            callbacks: Keras callbacks; the second is a `Steps`.
             stops: Steps that the callbacks have to see.
         """
         self._check_steps({first_step, *stops})
@@ -152,7 +156,7 @@ class Training:
             **self.feed.arguments(first_step),
             **self.arguments,
             initial_epoch=self.epochs.place(first_step)[0],
-            callbacks=[*callbacks, hooks.CutEpoch(callbacks[0])],
+            callbacks=[*callbacks, hooks.CutEpoch(callbacks[1])],
         )
 
     def announce(self):

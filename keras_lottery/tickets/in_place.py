@@ -28,6 +28,7 @@ def play(pruned, training):
     stops = [step - before - 1 for step in due if step > before]
     hook = hooks.BetweenSteps(prune, count)
     metrics = training.run(0, "training", before=[hook], stops=stops)
+    pruned.attachment.settle(pruned.inner, pruned.optimizer)
     pruned.attachment.apply()
     end, end_state = tickets.ended(pruned.inner, pruned.mask)
     pruned.played.tickets.append(

@@ -9,6 +9,7 @@ from keras_lottery.pruning import naming
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.tfmot_bridge import PruningSchedule
 from keras_lottery.tickets import legacy_mirror
+from keras_lottery.training import agreement
 
 tf_keras = tfmot_bridge.legacy_keras()
 PruneLowMagnitude = tfmot_bridge.wrapper_class()
@@ -49,11 +50,22 @@ class TfmotMasks:
                 f"{model.name!r} has no layer wrapped by tfmot: wrap it with "
                 "`lottery.prune` or tfmot's `prune_low_magnitude`."
             )
+        self._model = model
         self._held = {
             name: (variable.value, masks[id(variable.value)])
             for name, variable, *_ in naming.walk(mirror)
             if id(variable.value) in masks and (names is None or name in names)
         }
+
+    def settle(self, model, optimizer):
+        """Raises a RunError where replicas do not hold the same."""
+        del model, optimizer
+        named = {n: weight for n, (weight, _) in self._held.items()}
+        named |= {
+            f"the mask of {name}": mask
+            for name, (_, mask) in self._held.items()
+        }
+        agreement.check_same(self._model, named)
 
     @property
     def mask(self):

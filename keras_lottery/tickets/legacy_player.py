@@ -8,6 +8,7 @@ from keras_lottery.tickets import legacy_masks
 from keras_lottery.tickets import lottery
 from keras_lottery.tickets.legacy_callbacks import Relay
 from keras_lottery.tickets.legacy_optimizer import OptimizerView
+from keras_lottery.training import replicas
 
 tf_keras = tfmot_bridge.legacy_keras()
 
@@ -35,7 +36,8 @@ class Player:
         """The view of the optimizer that the model is compiled with."""
         if self._view is None or self._view.legacy is not self.model.optimizer:
             trained = self.model.trainable_variables
-            self._view = OptimizerView(self.model.optimizer, trained)
+            with replicas.in_scope(self.model):  # its slots are made here
+                self._view = OptimizerView(self.model.optimizer, trained)
         return self._view
 
     def hold_optimizer(self):
@@ -45,7 +47,8 @@ class Player:
     @property
     def steps_per_execution(self):
         """Steps between two calls of the callbacks."""
-        return int(self.model._steps_per_execution or 1)
+        found = self.model._steps_per_execution  # a variable, once compiled
+        return 1 if found is None else int(found.numpy())
 
     @property
     def train_function(self):

@@ -14,10 +14,11 @@ from keras_lottery.tickets import winning
 from keras_lottery.training import enforce
 from keras_lottery.training import holding
 from keras_lottery.training import keras_private
+from keras_lottery.training.over_replicas import OverReplicas
 
 
 @keras.saving.register_keras_serializable("keras_lottery")
-class PrunedModel(keras.Model):
+class PrunedModel(OverReplicas):
     """A Keras model with masks, whose `fit` plays the lottery.
 
     Made by `lottery.prune`, which describes the arguments.
@@ -182,10 +183,11 @@ class PrunedModel(keras.Model):
 
     def hold_optimizer(self):
         """Makes the masks hold through the compiled optimizer."""
+        keras_private.check_scope(self)
         if self.has_own_step():
             self._compile_inner()
         if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+            keras_private.build(self.optimizer, self.trainable_variables)
         self.attachment.hold(self.optimizer)
 
     def train_step(self, data):

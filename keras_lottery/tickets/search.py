@@ -23,7 +23,8 @@ def levels(lottery, train, attachment, progress):
         progress: Where an earlier call stopped, or a new `Progress`.
 
     Raises:
-        RunError: Weights are not finite after a training.
+        RunError: Weights are not finite after a training, or not the same on
+            all replicas.
     """
     model, rewind = lottery.model, lottery.rewind
     while not progress.finished(lottery.levels):
@@ -43,6 +44,7 @@ def levels(lottery, train, attachment, progress):
         metrics = train(
             progress.level, first, lambda: progress.capture(lottery)
         )
+        attachment.settle(model, lottery.optimizer())
         attachment.apply()
         _check_finite(model, progress.level, lottery.steps)
         progress.trained = True

@@ -4,6 +4,7 @@ from keras_lottery.environment import is_legacy
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.tickets.pruned_model import PrunedModel
+from keras_lottery.training import replicas
 
 
 def prune(
@@ -90,9 +91,11 @@ def prune(
             "`model.strip()`."
         )
     schedule = schedules.IterativePruning() if schedule is None else schedule
-    return PrunedModel(
-        model,
-        schedule,
-        names=list(weights.prunable(model, layers)),
-        **choices,
-    )
+    # Masks live where the weights do, wherever `prune` is called.
+    with replicas.in_scope(model):
+        return PrunedModel(
+            model,
+            schedule,
+            names=list(weights.prunable(model, layers)),
+            **choices,
+        )

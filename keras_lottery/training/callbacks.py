@@ -101,6 +101,26 @@ class Masks(keras.callbacks.Callback):
         self.sparsities.append(self.model.mask.sparsity)
 
 
+class Settle(keras.callbacks.Callback):
+    """Gives replicas the same statistics before they are measured or kept.
+
+    Args:
+        settle: Function () -> None.
+    """
+
+    def __init__(self, settle):
+        super().__init__()
+        self._settle = settle
+
+    def on_test_begin(self, logs=None):
+        """Settles before validation."""
+        self._settle()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Settles before callbacks that may save the model."""
+        self._settle()
+
+
 class StopOnDivergence(keras.callbacks.Callback):
     """Stops the lottery where a loss is not finite: NaNs are never pruned.
 

@@ -8,6 +8,7 @@ import keras
 from keras_lottery.pruning import find
 from keras_lottery.pruning import weights
 from keras_lottery.training import keras_private
+from keras_lottery.training import replicas
 from keras_lottery.training.holding import Attachment
 from keras_lottery.training.holding import zeroed_gradient
 
@@ -202,10 +203,9 @@ def _exchange_functions(model, before, now):
 
 def _new_attachment(model, mask):
     named = weights.by_name(model)
-    return Attachment(
-        {name: named[name] for name in mask},
-        {
+    with replicas.in_scope(model):
+        masks = {
             name: keras.Variable(mask[name], dtype="bool", trainable=False)
             for name in mask
-        },
-    )
+        }
+    return Attachment({name: named[name] for name in mask}, masks)

@@ -54,10 +54,10 @@ class DatasetFeed:
         stream = self._dataset.skip(done).concatenate(self._dataset.repeat())
         return self._arguments(stream, self.per_epoch)
 
-    def stream(self, first_step):
+    def stream(self, first_step, strategy=None):
         """Returns the `Stream` of a level."""
         arguments = self.arguments(first_step)
-        return Stream(arguments["x"], arguments["steps_per_epoch"])
+        return Stream(arguments["x"], arguments["steps_per_epoch"], strategy)
 
     @staticmethod
     def _arguments(dataset, steps):

@@ -43,7 +43,9 @@ def update(optimizer, *, constraints=False):
     Returns:
         A function (gradients) -> None, with one gradient for each variable
         that the optimizer was built for, in that order; for None Keras warns
-        and leaves the variable alone. None if `reason` says why not.
+        and leaves the variable alone. Under a distribution strategy it is for
+        replicas, and gradients are summed over those before. None if `reason`
+        says why not.
 
     Raises:
         ValueError: An optimizer that is served but not built.
@@ -106,9 +108,6 @@ def _reasons(optimizer, gradients):
             yield f"has {name}={getattr(optimizer, name)}"
     for name in _replaced(optimizer):
         yield f"has a `{name}` of its own"
-    replicas = keras_private.strategy(optimizer).num_replicas_in_sync
-    if replicas > 1:
-        yield f"is distributed over {replicas} replicas"
     if isinstance(optimizer, keras.optimizers.Adam):
         yield from _reasons_of_numbers(optimizer)
     for variable in keras_private.trained_by(optimizer):
@@ -119,10 +118,14 @@ def _reasons(optimizer, gradients):
 
 
 def _replaced(optimizer):
-    """Yields methods replaced on the instance; `apply` is how masks hold."""
+    """Yields methods replaced on the instance, but for those we replace.
+
+    `apply` is how masks hold, the other how sums over replicas come before.
+    """
+    ours = ("apply", keras_private.SUM)
     for name, value in vars(optimizer).items():
         method = getattr(type(optimizer), name, None)
-        if callable(value) and callable(method) and name != "apply":
+        if callable(value) and callable(method) and name not in ours:
             yield name
 
 
@@ -156,8 +159,6 @@ def _reasons_of_variable(variable):
         yield f"trains {variable.path!r}, which is {variable.dtype}"
     if getattr(variable, "overwrite_with_gradient", False):
         yield f"trains {variable.path!r}, which its gradient overwrites"
-    if isinstance(variable.value, tf.distribute.DistributedValues):
-        yield f"trains {variable.path!r}, which a strategy distributes"
 
 
 def _apply(optimizer, kernel, gradients, constraints):

@@ -24,7 +24,9 @@ import tensorflow as tf
 
 from keras_lottery.errors import InexactMaskWarning
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.training import agreement
 from keras_lottery.training import keras_private
+from keras_lottery.training import replicas
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -102,6 +104,7 @@ class Attachment:
         self.active = False
         for optimizer in self._optimizers:
             optimizer.__dict__.pop("apply", None)
+            replicas.sum_again(optimizer)
         self._optimizers = []
         for name, variable in self.variables.items():
             variable.constraint = variable.constraint.then
@@ -113,10 +116,19 @@ class Attachment:
         return Mask({n: m.numpy().astype(bool) for n, m in self.masks.items()})
 
     def set(self, mask):
-        """Makes `mask` hold: weights, and slots of the optimizers, follow."""
-        for name, variable in self.masks.items():
-            variable.assign(mask[name])
+        """Makes `mask` hold: weights, and slots of the optimizers, follow.
+
+        Of several workers, all hold the mask of the first.
+        """
+        arrays = [mask[name] for name in self.masks]
+        arrays = agreement.first(self.masks.values(), arrays)
+        for variable, array in zip(self.masks.values(), arrays, strict=True):
+            variable.assign(array)
         self.apply()
+
+    def settle(self, model, optimizer):
+        """Makes replicas agree, and raises a RunError where they do not."""
+        agreement.settle(model, optimizer, self.masks)
 
     def apply(self):
         """Zeroes removed weights and resets their entries in the slots."""
@@ -170,17 +182,19 @@ def updated_by(optimizer, update):
         update: Function `(optimizer, gradients, variables)`.
     """
     masked = getattr(vars(optimizer).get("apply"), "by", None)
-    if masked is None:
-        optimizer.apply = functools.partial(update, optimizer)
-    else:
+    if masked is not None:
         masked.append(update)
-    try:
-        yield
-    finally:
-        if masked is None:
-            del optimizer.apply
-        else:
+        try:
+            yield
+        finally:
             masked.pop()
+        return
+    optimizer.apply = functools.partial(update, optimizer)
+    try:
+        with replicas.summing(optimizer):
+            yield
+    finally:
+        del optimizer.apply
 
 
 def _mask_gradients(optimizer, variables, masks):
@@ -188,7 +202,8 @@ def _mask_gradients(optimizer, variables, masks):
         keras_private.key(optimizer, variable): masks[name]
         for name, variable in variables.items()
     }
-    by = [type(optimizer).apply]
+    by = [replicas.apply]
+    replicas.stop_summing(optimizer)
 
     def masked_apply(grads, trainable_variables=None):
         if trainable_variables is None:

@@ -4,6 +4,7 @@
 newest Keras that is supported.
 """
 
+import contextlib
 import weakref
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.trainer import model_supports_jit
 
+SUM = "_all_reduce_sum_gradients"  # a method of every optimizer
 _BUILT = weakref.WeakKeyDictionary()  # see `built_values`
 
 
@@ -81,7 +83,8 @@ def built_values(leaf):
     trained = [id(variable) for variable in leaf._trainable_variables]
     of, values = _BUILT.get(leaf, (None, None))
     if of != trained:
-        stand_ins = [_stand_in(v) for v in leaf._trainable_variables]
+        with in_scope(strategy(leaf)):
+            stand_ins = [_stand_in(v) for v in leaf._trainable_variables]
         values = {
             (name, index): float(slot.numpy().ravel()[0])
             for name, index, _, slot in slots(fresh(leaf, stand_ins))
@@ -106,12 +109,26 @@ def fresh(optimizer, variables):
     for leaf, _ in moving:
         set_learning_rate(leaf, some)
     try:
-        new = type(optimizer).from_config(optimizer.get_config())
+        with in_scope(strategy(optimizer)):
+            new = type(optimizer).from_config(optimizer.get_config())
     finally:
         for leaf, rate in moving:
             set_learning_rate(leaf, rate)
-    new.build(variables)
+    build(new, variables)
     return new
+
+
+def build(optimizer, variables):
+    """Makes the slots of an optimizer, wherever they are called for."""
+    with in_scope(strategy(optimizer)):
+        optimizer.build(variables)
+
+
+def in_scope(strategy):
+    """Returns a context: the scope of a strategy, entered where it is not."""
+    if strategy is tf.distribute.get_strategy():
+        return contextlib.nullcontext()
+    return strategy.scope()
 
 
 def _stand_in(variable):
@@ -142,6 +159,16 @@ def moments(leaf):
 def strategy(leaf):
     """Returns the distribution strategy an optimizer was made under."""
     return leaf._distribution_strategy
+
+
+def leave_sums_alone(leaf):
+    """Has an optimizer take gradients as summed over replicas already."""
+    setattr(leaf, SUM, list)
+
+
+def leave_sums_to_keras(leaf):
+    """Undoes `leave_sums_alone`."""
+    vars(leaf).pop(SUM, None)
 
 
 def with_gradients(leaf, gradients, variables):
@@ -233,4 +260,53 @@ def build_compiled(model, batch):
         model: A compiled model.
         batch: What `train_step` takes; only shapes and dtypes count.
     """
-    model._symbolic_build(data_batch=batch)
+    with in_scope(model.distribute_strategy):
+        model._symbolic_build(data_batch=batch)
+
+
+def check_scope(model):
+    """Raises a ValueError for an optimizer made outside the model's strategy.
+
+    Its slots and counters would not be those of every replica.
+    """
+    trained_by = strategy(model.optimizer)
+    if trained_by is not model.distribute_strategy:
+        raise ValueError(
+            f"{model.name!r} was built under "
+            f"{type(model.distribute_strategy).__name__}, its optimizer under "
+            f"{type(trained_by).__name__}. Build, prune and compile inside "
+            "one `with strategy.scope():`."
+        )
+    if trained_by.num_replicas_in_sync == 1:
+        return
+    for leaf in leaves(model.optimizer):
+        for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+            if getattr(leaf, name, None):
+                raise ValueError(
+                    f"{type(leaf).__name__} has {name}={getattr(leaf, name)}: "
+                    "Keras takes it in a branch, in which TensorFlow allows no "
+                    "step of several replicas. Leave it out and choose a "
+                    "larger batch, or train on one device."
+                )
+
+
+def example_of(iterator):
+    """Returns what a batch of Keras's epoch iterator looks like; reads none.
+
+    Args:
+        iterator: A `TFEpochIterator` over a distributed data set.
+    """
+
+    def of_one(spec):
+        # Of several replicas: as the first one's.
+        return getattr(spec, "_value_specs", (spec,))[0]
+
+    spec = iterator._distributed_dataset.element_spec
+    return tf.nest.map_structure(of_one, spec)
+
+
+def sums_losses(model):
+    """Returns whether a compiled loss is a sum over rows, not a mean."""
+    loss = getattr(model._compile_loss, "_user_loss", None)
+    flat = keras.tree.flatten(loss)
+    return any(getattr(each, "reduction", "") in ("sum", None) for each in flat)

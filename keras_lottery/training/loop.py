@@ -11,10 +11,12 @@ import time
 
 import tensorflow as tf
 
+from keras_lottery.training import agreement
 from keras_lottery.training import enforce
 from keras_lottery.training import keras_private
 from keras_lottery.training import measure
 from keras_lottery.training import programs
+from keras_lottery.training import replicas
 
 SECONDS = 0.25  # of a call: Ctrl-C and progress are seen at least that often
 
@@ -25,8 +27,9 @@ class StepLoop:
     """Trains a compiled model on a feed, from any step to any other.
 
     Args:
-        model: A compiled `keras.Model`, not distributed over several replicas.
-        mode: `"graph"` or `"xla"`; streams run in graph mode.
+        model: A compiled `keras.Model`.
+        mode: `"graph"` or `"xla"`; streams, and steps on several replicas, run
+            in graph mode.
 
     Attributes:
         mode: The mode that is used: `"graph"`, too, where XLA could not
@@ -83,6 +86,9 @@ class StepLoop:
 
     def _pace(self, count, seconds):
         """Chooses how many steps the next call has."""
+        # Workers call together: what is read at the end of a call is summed.
+        strategy = self._model.distribute_strategy
+        seconds = agreement.mean(strategy, seconds)
         wanted = max(1, int(SECONDS * count / max(seconds, 1e-6)))
         # The first call traces, and single steps say little: grow by steps.
         self._per_call = min(wanted, 8 * self._per_call)
@@ -105,6 +111,9 @@ class StepLoop:
             return programs.stream(self._model)
         if self.mode == "xla" and programs.has_own_step(self._model):
             log.info("A train_step of one's own is trained in graph mode.")
+            self.mode = "graph"
+        if self.mode == "xla" and replicas.count(self._model) > 1:
+            log.info("Several replicas are trained in graph mode.")
             self.mode = "graph"
         if self.mode == "xla":
             return self._or_graph(feed)

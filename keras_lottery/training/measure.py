@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_lottery.training import dense_networks
+from keras_lottery.training import replicas
 
 
 def measure_on(model, data, batch_size=None):
@@ -27,15 +28,16 @@ def measure_on(model, data, batch_size=None):
         5000 if dense_networks.is_dense(model) else 1000
     )
     whole = rows // batch_size
+    test = _tested_by_parts if replicas.count(model) > 1 else _tested
 
     @tf.function
     def pass_over():
         model.reset_metrics()
         for batch in tf.range(whole):
-            model.test_step(_rows(data, batch * batch_size, batch_size))
+            test(model, data, batch * batch_size, batch_size)
         if rows % batch_size:
             rest = whole * batch_size
-            model.test_step(_rows(data, rest, rows - rest))
+            test(model, data, rest, rows - rest)
         return model.get_metrics_result()
 
     def measure():
@@ -62,13 +64,34 @@ def plain(logs):
     return found
 
 
-def _rows(data, first, count):
-    """Returns `count` rows of each tensor; unlike slices, of known shape."""
-    return tf.nest.map_structure(
-        lambda each: tf.slice(
-            each,
-            [first, *[0] * (len(each.shape) - 1)],
-            [count, *each.shape[1:]],
-        ),
-        data,
-    )
+def _tested(model, data, first, count):
+    model.test_step(replicas.cut(data, first, count))
+
+
+def _tested_by_parts(model, data, first, count):
+    """Tests rows on several replicas, a part of them on each."""
+    several = replicas.count(model)
+    each, more = divmod(count, several)
+
+    def on_a_replica(data, first):
+        replica = replicas.this_replica()
+        if replica is not None:
+            start, end = replicas.bounds(count, several, replica)
+            if start < end:
+                _tested(model, data, first + start, end - start)
+            return
+        # A TPU needs parts of one size: the rest is measured by all of them,
+        # and counted by one.
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, first.dtype)
+        if each:
+            _tested(model, data, first + replica * each, each)
+        if more:
+            replicas.counted(
+                model,
+                lambda: _tested(model, data, first + several * each, more),
+                tf.equal(replica, 0),
+            )
+
+    arguments = data, tf.convert_to_tensor(first)
+    model.distribute_strategy.run(on_a_replica, args=arguments)

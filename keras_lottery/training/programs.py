@@ -4,9 +4,12 @@ Three ways to run the same steps. In graph mode TensorFlow runs one operation
 after the other, and weights are updated by fused kernels where those serve.
 XLA compiles the whole loop; it needs shapes that are known, so that the row
 numbers of a call are drawn outside. A stream reads a `tf.data` iterator.
+
+On several replicas (graph mode and streams) the loop is outside, and every step
+in it is run on all of them: `replica_steps.py`.
 """
 
-import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -14,6 +17,8 @@ import tensorflow as tf
 from keras_lottery.training import fused
 from keras_lottery.training import holding
 from keras_lottery.training import keras_private
+from keras_lottery.training import replica_steps
+from keras_lottery.training import replicas
 
 ROW_NUMBERS = 2**18  # of one call under XLA: 2 MB
 MOST_STEPS = 2000  # of one call under XLA
@@ -28,14 +33,14 @@ def graph(model, recipe):
         model: A compiled and built `keras.Model`.
         recipe: A `Recipe`.
     """
-    train = _step(model)
+    train = _step_of(model, recipe)
 
     @tf.function(autograph=False)
     def steps(tensors, seeds, first, count):
         def one(index):
-            return train(recipe.batch(tensors, seeds, first + index))
+            return train(tensors, seeds, first + index)
 
-        with _fused(model):
+        with updates(model):
             return count, _repeated(model, one, count)
 
     return steps
@@ -47,7 +52,8 @@ def xla(model, recipe):
     It trains `capacity(recipe)` steps a call at most: one shape, one compile.
     Keras's own updates are as fast as fused kernels there.
     """
-    train, most = _step(model), capacity(recipe)
+    own, most = has_own_step(model), capacity(recipe)
+    train = step(model, model.train_step, own)
 
     @tf.function(autograph=False, jit_compile=True)
     def loop(tensors, numbers, seeds, first, count):
@@ -91,7 +97,8 @@ def stream(model):
     It trains `count` steps, or as many as there are batches, and returns (how
     many, logs).
     """
-    train, own = _step(model), has_own_step(model)
+    own = has_own_step(model)
+    train = step(model, model.train_step, own)
 
     @tf.function(autograph=False)
     def steps(iterator, count):
@@ -103,7 +110,7 @@ def stream(model):
             )
             return done + tf.cast(there, done.dtype), there, logs
 
-        with _fused(model):
+        with updates(model):
             done, logs = tf.zeros_like(count), {}
             if own:  # which logs there are is known after a step only
                 done, logs = done + 1, train(iterator.get_next())
@@ -115,6 +122,22 @@ def stream(model):
         return done, _told(model, logs)
 
     return steps
+
+
+def step(model, method, own):
+    """Returns the function (batch) -> logs of one step of a model.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        method: Its `train_step` or its `test_step`.
+        own: Whether that is not Keras's: its logs are then what it says;
+            otherwise there are none, as metrics are read once a call.
+    """
+    logs_of = _logs_of(model, own)
+    if replicas.count(model) > 1:
+        return replica_steps.of_batch(model, method, logs_of)
+    strategy = model.distribute_strategy
+    return lambda batch: logs_of(strategy.run(method, args=(batch,)))
 
 
 def has_own_step(model):
@@ -134,16 +157,22 @@ def _is_wrapper(model):
     return hasattr(model, "has_own_step")
 
 
-def _step(model):
-    """Returns the function (batch) -> logs of one step."""
+def _step_of(model, recipe):
+    """Returns the function (tensors, seeds, step) -> logs of one step."""
     own = has_own_step(model)
+    if replicas.count(model) > 1:
+        return replica_steps.of_recipe(model, recipe, _logs_of(model, own))
+    train = step(model, model.train_step, own)
+    return lambda *where: train(recipe.batch(*where))
 
-    def train(batch):
-        logs = model.distribute_strategy.run(model.train_step, args=(batch,))
-        # Metrics are read once a call; a step of one's own says others.
-        return logs if own else {}
 
-    return train
+def _logs_of(model, own):
+    """Returns a function from what the replicas return to the logs of a step."""
+    if not own:
+        return lambda logs: {}
+    if replicas.count(model) == 1:
+        return lambda logs: logs
+    return functools.partial(replicas.mean, model.distribute_strategy)
 
 
 def _repeated(model, one, count):
@@ -166,20 +195,20 @@ def _told(model, logs):
     return logs if has_own_step(model) else model.get_metrics_result()
 
 
-def _fused(model):
+def updates(model):
     """Has what is traced meanwhile update by fused kernels, where they serve.
 
     They leave pruned weights at zero by themselves, so that only a user's own
-    constraint has to be applied.
+    constraint has to be applied. On several replicas gradients are summed.
     """
     optimizer = model.optimizer
     if fused.reason(optimizer) is not None:
-        return contextlib.nullcontext()
+        return holding.updated_by(optimizer, replicas.apply)
     trained = keras_private.trained_by(optimizer)
     kept = fused.update(optimizer, constraints=any(map(_is_bound, trained)))
 
     def update(optimizer, gradients, variables=None):
-        gradients = list(gradients)
+        gradients = replicas.summed(gradients)
         same = variables is None or list(map(id, variables)) == list(
             map(id, trained)
         )

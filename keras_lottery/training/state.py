@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lottery.pruning import weights
+from keras_lottery.training import agreement
 from keras_lottery.training import keras_private
 
 
@@ -25,7 +26,7 @@ def snapshot(model, optimizer=None):
     """Returns a copy of the model's and the optimizer's variables.
 
     An optimizer that is not built yet is built first, so that the copy at step
-    0 holds its fresh slots.
+    0 holds its fresh slots. Of several replicas, all hold the same after it.
 
     Args:
         model: A built `keras.Model`.
@@ -34,6 +35,7 @@ def snapshot(model, optimizer=None):
     Returns:
         A `Snapshot`.
     """
+    agreement.settle_statistics(model)
     copies = {
         name: _copy(variable)
         for name, variable in weights.by_name(model).items()
@@ -41,7 +43,7 @@ def snapshot(model, optimizer=None):
     if optimizer is None:
         return Snapshot(copies, None)
     if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+        keras_private.build(optimizer, model.trainable_variables)
     return Snapshot(
         copies, tuple(map(_copy, keras_private.variables(optimizer)))
     )

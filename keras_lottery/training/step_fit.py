@@ -38,8 +38,6 @@ def reason_against(model, feed, callbacks):
         return "its input is made in Python, batch by batch"
     if model.run_eagerly:
         return "it is compiled with run_eagerly=True"
-    if model.distribute_strategy.num_replicas_in_sync > 1:
-        return "it is distributed over several replicas"
     for limit in ("max_epochs", "max_steps_per_epoch"):
         if getattr(keras.config, limit, lambda: None)() is not None:
             return f"keras.config.{limit}() is set"
@@ -103,7 +101,7 @@ class StepFit:
         )
         training = _Training(
             loop.of(model, self._mode),
-            _source(self._feed, first_step),
+            self._source(first_step),
             hooks,
             stops,
             _limit(model, callbacks),
@@ -124,6 +122,11 @@ class StepFit:
         model.optimizer.finalize_variable_values(model.trainable_variables)
         hooks.on_train_end(logs)
         return model.history
+
+    def _source(self, first_step):
+        if isinstance(self._feed, ArrayFeed):
+            return self._feed
+        return self._feed.stream(first_step, self._model.distribute_strategy)
 
 
 class _Training:
@@ -164,10 +167,6 @@ class _Training:
         limit = 1 if self._hooks.model.stop_training else self._limit
         stops = (each for each in self._stops if each > step)
         return min(last, next(stops, last), step + limit)
-
-
-def _source(feed, first_step):
-    return feed if isinstance(feed, ArrayFeed) else feed.stream(first_step)
 
 
 def _limit(model, callbacks):

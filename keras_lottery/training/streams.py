@@ -11,13 +11,21 @@ class Stream:
     Args:
         dataset: A `tf.data.Dataset` of batches.
         steps_per_epoch: None to read it anew at every epoch. Otherwise one
-            iterator goes on from epoch to epoch, until all is read."""
+            iterator goes on from epoch to epoch, until all is read.
+        strategy: What cuts batches into parts for several replicas, or None.
+    """
 
     recipe = None
     key = "stream"
 
-    def __init__(self, dataset, steps_per_epoch=None):
+    def __init__(self, dataset, steps_per_epoch=None, strategy=None):
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        several = strategy is not None and strategy.num_replicas_in_sync > 1
+        self._distributed = (
+            strategy.experimental_distribute_dataset(self._dataset)
+            if several
+            else self._dataset
+        )
         self._goes_on = steps_per_epoch is not None
         self._iterator, self._read = None, 0
 
@@ -32,7 +40,7 @@ class Stream:
     def start_epoch(self):
         """Begins with the dataset anew, where that is due."""
         if self._iterator is None or not self._goes_on or self._is_read():
-            self._iterator, self._read = iter(self._dataset), 0
+            self._iterator, self._read = iter(self._distributed), 0
 
     def call(self, first, count):
         """Returns the arguments of a program of `programs.stream`."""

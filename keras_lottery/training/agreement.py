@@ -1,0 +1,217 @@
+"""Replicas that hold the same: proved by checksums, and made so where needed.
+
+Weights, masks and slots are equal on every replica because all of them apply
+the same sums. After every level this is checked. The statistics of batch
+normalisation are not: Keras has every replica keep those of its own rows. They
+are replaced by their mean before anything is measured, kept or exported.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lottery.errors import RunError
+from keras_lottery.pruning import weights
+from keras_lottery.training import keras_private
+from keras_lottery.training import replicas
+
+
+def settle(model, optimizer, masks):
+    """Makes the replicas of a model agree, and proves that they do.
+
+    Does nothing for a model on one replica.
+
+    Args:
+        model: A built `keras.Model`.
+        optimizer: The optimizer that trains it, or None.
+        masks: Dict from name to the variable of a mask.
+
+    Raises:
+        RunError: Weights, masks or slots differ between replicas.
+    """
+    if replicas.count(model) == 1:
+        return
+    settle_statistics(model)
+    named = dict(weights.by_name(model))
+    named |= {f"the mask of {name}": v for name, v in masks.items()}
+    if optimizer is not None and optimizer.built:
+        held = keras_private.variables(optimizer)
+        named |= {f"optimizer: {variable.path}": variable for variable in held}
+    check_same(model, named)
+
+
+def check_same(model, named):
+    """Raises a RunError unless variables are the same on all replicas.
+
+    Args:
+        model: The model, of Keras 3 or tf_keras, whose strategy has them.
+        named: Dict from what to call a variable in the error to the variable.
+    """
+    found = _differing(model, named) if replicas.count(model) > 1 else {}
+    if found:
+        told = ", ".join(list(found)[:3])
+        raise RunError(
+            f"{len(found)} variables are not the same on all replicas "
+            f"({told}; checksums {list(found.values())[0]}). The masks of this "
+            "level would not be those of one network: it is not kept. A layer "
+            "or train_step of your own that assigns weights has to assign the "
+            "same on every replica; if there is none, a device is not sound."
+        )
+
+
+def settle_statistics(model):
+    """Gives variables that are not trained, and differ, the same value.
+
+    Floats the mean over replicas, others that of the first replica.
+
+    Args:
+        model: A built `keras.Model`.
+    """
+    if replicas.count(model) == 1:
+        return
+    named = {
+        name: variable
+        for name, variable in weights.by_name(model).items()
+        if not variable.trainable
+    }
+    differing = [named[name] for name in _differing(model, named)]
+    floats = [variable for variable in differing if _is_float(variable)]
+    for variable in differing:
+        if not _is_float(variable):
+            variable.assign(variable.numpy())
+    if floats:
+        _average(model.distribute_strategy, floats)
+
+
+def first(variables, arrays):
+    """Returns the bool arrays that the first replica has, on every worker.
+
+    Args:
+        variables: The variables that they are for, under one strategy.
+        arrays: List of bool arrays, of the same shapes on every worker.
+    """
+    strategy = replicas.strategy_of(variables)
+    if strategy is None or replicas.workers(strategy) == 1:
+        return arrays
+
+    def on_a_replica(bits):
+        context = tf.distribute.get_replica_context()
+        is_first = tf.equal(context.replica_id_in_sync_group, 0)
+        bits = tf.where(is_first, bits, tf.zeros_like(bits))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, bits)
+
+    joined = np.concatenate([array.ravel() for array in arrays])
+    packed = tf.constant(np.packbits(joined).astype(np.int32))
+    sent = replicas.run(strategy, on_a_replica, packed)
+    sent = strategy.experimental_local_results(sent)[0].numpy()
+    bits = np.unpackbits(sent.astype(np.uint8), count=joined.size)
+    ends = np.cumsum([array.size for array in arrays])[:-1]
+    parts = np.split(bits.astype(bool), ends)
+    return [p.reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
+
+
+def mean(strategy, number):
+    """Returns the mean of a number over replicas, on every worker."""
+    if replicas.workers(strategy) == 1:
+        return number
+
+    def on_a_replica(value):
+        context = tf.distribute.get_replica_context()
+        # What is computed here has a device; an argument has none.
+        value = tf.identity(value)
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+    found = replicas.run(strategy, on_a_replica, tf.constant(float(number)))
+    return float(strategy.experimental_local_results(found)[0])
+
+
+def _differing(model, named):
+    """Returns the checksums by replica of variables that differ, by name."""
+    named = {
+        name: variable
+        for name, variable in named.items()
+        if _is_mirrored(variable)
+    }
+    if not named:
+        return {}
+    found = _digests(model, tuple(named.values()))
+    columns = dict(zip(named, found.T.tolist(), strict=True))
+    return {n: column for n, column in columns.items() if len(set(column)) > 1}
+
+
+def _digests(model, variables):
+    """Returns int checksums: a row for each replica, the same on every worker.
+
+    The function is traced once for a model and its variables.
+    """
+    strategy = model.distribute_strategy
+    kept = vars(model).setdefault("_lottery_digests", {})
+    key = tuple(map(id, variables))
+    if key not in kept:
+
+        def on_a_replica():
+            found = [digest(_value(variable)) for variable in variables]
+            return tf.stack(found)[tf.newaxis]
+
+        kept[key] = tf.function(
+            lambda: strategy.run(on_a_replica), autograph=False
+        )
+    found = kept[key]()
+    if replicas.workers(strategy) > 1:
+        return strategy.gather(found, axis=0).numpy()
+    return tf.concat(strategy.experimental_local_results(found), 0).numpy()
+
+
+def digest(tensor):
+    """Returns a checksum of a tensor, an int32 scalar.
+
+    The sum of its words, each times an odd number that its place gives, modulo
+    2**32: any one bit that differs is seen.
+
+    Example:
+
+    >>> a, b = tf.constant([1.0, 2.0]), tf.constant([2.0, 1.0])
+    >>> int(digest(a)) == int(digest(a)), int(digest(a)) == int(digest(b))
+    (True, False)
+    """
+    tensor = tf.convert_to_tensor(tensor)
+    words = tf.reshape(_words(tensor), [-1])
+    return tf.reduce_sum(words * (2 * tf.range(tf.size(words)) + 1))
+
+
+def _words(tensor):
+    if tensor.dtype == tf.bool or tensor.dtype.size == 1:
+        return tf.cast(tensor, tf.int32)
+    if tensor.dtype.size == 2:
+        return tf.cast(tf.bitcast(tensor, tf.int16), tf.int32)
+    return tf.bitcast(tensor, tf.int32)
+
+
+def _average(strategy, variables):
+    def on_a_replica():
+        context = tf.distribute.get_replica_context()
+        for variable in variables:
+            value = tf.convert_to_tensor(variable.value)
+            average = context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+            variable.value.assign(average)
+
+    replicas.run(strategy, on_a_replica)
+
+
+def _value(variable):
+    """Returns TensorFlow's variable of one of Keras 3, or of tf_keras."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _is_mirrored(variable):
+    value = _value(variable)
+    writes = tf.VariableSynchronization.ON_WRITE
+    return (
+        isinstance(value, tf.distribute.DistributedValues)
+        and value.synchronization == writes
+    )
+
+
+def _is_float(variable):
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return dtype.startswith(("float", "bfloat"))

@@ -1,0 +1,231 @@
+"""Steps on several replicas that train as one device would.
+
+A batch is cut into one part for each replica. Keras takes the mean loss of
+each part over the number of replicas, and clips each part's gradient by itself.
+Here gradients are weighted by the rows they are of, and summed before anything
+is done with them: clipping, accumulation and updates see the gradient of the
+whole batch, whatever the number of devices.
+"""
+
+import contextlib
+import threading
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_lottery.training import keras_private
+
+_LOCAL = threading.local()  # replicas are traced in threads of their own
+
+
+class Share(NamedTuple):
+    """How many rows of a batch a replica has.
+
+    Fields:
+        rows: Of this replica: int, or int scalar.
+        total: Of all replicas: int, or None where only their sum tells.
+        sums: Whether the loss is a sum over rows, not a mean.
+    """
+
+    rows: object
+    total: int | None
+    sums: bool = False
+
+
+def count(model):
+    """Returns how many replicas a model is trained on; 1 without a strategy."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return getattr(strategy, "num_replicas_in_sync", 1)
+
+
+def in_scope(model):
+    """Returns a context: the scope of the strategy a model was built under."""
+    found = getattr(model, "distribute_strategy", tf.distribute.get_strategy())
+    return keras_private.in_scope(found)
+
+
+def strategy_of(variables):
+    """Returns the strategy that distributes some variables, or None."""
+    for variable in variables:
+        if isinstance(variable.value, tf.distribute.DistributedValues):
+            return variable.value.distribute_strategy
+    return None
+
+
+def workers(strategy):
+    """Returns how many processes train together under a strategy."""
+    if strategy.num_replicas_in_sync == 1:
+        return 1
+    here = len(strategy.extended.worker_devices)
+    return strategy.num_replicas_in_sync // here
+
+
+def run(strategy, function, *arguments):
+    """Runs a function on every replica, in a graph."""
+    compiled = tf.function(strategy.run, autograph=False)
+    return compiled(function, args=arguments)
+
+
+def bounds(rows, replicas, replica):
+    """Returns (first, last) of the rows of a batch that a replica has.
+
+    Parts are in order and differ by one row at most.
+
+    Args:
+        rows: Of the whole batch.
+        replicas: How many there are.
+        replica: Which one: an int.
+
+    Example:
+
+    >>> [bounds(5, 2, replica) for replica in range(2)]
+    [(0, 3), (3, 5)]
+    """
+    each, more = divmod(rows, replicas)
+    first = replica * each + min(replica, more)
+    return first, first + each + (replica < more)
+
+
+def this_replica():
+    """Returns the number of the replica, as an int, or None.
+
+    A TPU has one program for all its cores: there it is known in a step only.
+    """
+    context = tf.distribute.get_replica_context()
+    found = tf.get_static_value(context.replica_id_in_sync_group)
+    return None if found is None else int(found)
+
+
+def mean(strategy, logs):
+    """Returns the mean over replicas of each value in some logs."""
+
+    def of(value):
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+
+    return tf.nest.map_structure(of, logs)
+
+
+@contextlib.contextmanager
+def sharing(share):
+    """Has `summed` weigh gradients by the rows that they are of.
+
+    Args:
+        share: A `Share`.
+    """
+    before = getattr(_LOCAL, "share", None)
+    _LOCAL.share = share
+    try:
+        yield
+    finally:
+        _LOCAL.share = before
+
+
+def summed(gradients):
+    """Returns the gradients of the whole batch, from those of one replica.
+
+    Args:
+        gradients: List of tensors, `IndexedSlices` and None. Keras has divided
+            them by the number of replicas.
+    """
+    context = tf.distribute.get_replica_context()
+    gradients = list(gradients)
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    present = [g for g in gradients if g is not None]
+    found = iter(_reduced(context, present) if present else ())
+    return [None if g is None else next(found) for g in gradients]
+
+
+def apply(optimizer, gradients, variables=None):
+    """Applies gradients as the class of an optimizer does, once summed."""
+    type(optimizer).apply(optimizer, summed(gradients), variables)
+
+
+def cut(data, first, count):
+    """Returns `count` rows of each tensor; unlike slices, of known shape."""
+    return tf.nest.map_structure(
+        lambda each: tf.slice(
+            each,
+            [first, *[0] * (len(each.shape) - 1)],
+            [count, *each.shape[1:]],
+        ),
+        data,
+    )
+
+
+def counted(model, step, there):
+    """Runs a step of a model; its metrics hear of it only where `there`.
+
+    Args:
+        model: A compiled `keras.Model`.
+        step: Function () -> logs, that updates metrics.
+        there: bool scalar.
+    """
+    states = [v.value for metric in model.metrics for v in metric.variables]
+    before = [tf.identity(state) for state in states]
+    logs = step()
+    for state, old in zip(states, before, strict=True):
+        state.assign(tf.where(there, tf.identity(state), old))
+    return logs
+
+
+@contextlib.contextmanager
+def summing(optimizer):
+    """Keeps an optimizer from summing gradients that `summed` has summed."""
+    stop_summing(optimizer)
+    try:
+        yield
+    finally:
+        sum_again(optimizer)
+
+
+def stop_summing(optimizer):
+    """Has Keras leave the summing over replicas to `summed`."""
+    if keras_private.strategy(optimizer).num_replicas_in_sync > 1:
+        for leaf in keras_private.leaves(optimizer):
+            keras_private.leave_sums_alone(leaf)
+
+
+def sum_again(optimizer):
+    """Undoes `stop_summing`."""
+    for leaf in keras_private.leaves(optimizer):
+        keras_private.leave_sums_to_keras(leaf)
+
+
+def _reduced(context, gradients):
+    share = getattr(_LOCAL, "share", None)
+    add = tf.distribute.ReduceOp.SUM
+    if share is None:
+        return context.all_reduce(add, gradients)
+    factor = _factor(share, context.num_replicas_in_sync)
+    if factor is not None:
+        gradients = [_times(g, factor) for g in gradients]
+        return context.all_reduce(add, gradients)
+    rows = tf.cast(share.rows, tf.float32)
+    gradients = [_times(g, rows) for g in gradients]
+    *gradients, total = context.all_reduce(add, [*gradients, rows])
+    factor = context.num_replicas_in_sync / total
+    return [_times(g, factor) for g in gradients]
+
+
+def _factor(share, replicas):
+    """Returns what a gradient counts, or None where its sum has to tell."""
+    if share.sums:
+        return tf.cast(tf.cast(share.rows, tf.int32) > 0, tf.float32)
+    if share.total is None:
+        return None
+    return share.rows * replicas / share.total
+
+
+def _times(gradient, factor):
+    """Returns a gradient times a factor: zero for 0, whatever it was."""
+    if isinstance(factor, float) and factor == 1.0:
+        return gradient
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            _times(gradient.values, factor),
+            gradient.indices,
+            gradient.dense_shape,
+        )
+    factor = tf.cast(factor, gradient.dtype)
+    return tf.math.multiply_no_nan(gradient, factor)
