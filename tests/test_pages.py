@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 
+import keras
 import pandas as pd
 import pytest
 
@@ -294,6 +295,36 @@ def test_there_are_as_many_networks_as_the_quickstart_says():
 def test_speed_does_what_it_says(folder):
     names = played("speed.md")
     assert len(names["pruned"].tickets) == 3
+
+
+def test_tpu_does_what_it_says_on_a_cpu(folder, capsys):
+    before = keras.config.dtype_policy()
+    try:
+        names = played("tpu.md")
+    finally:
+        keras.config.set_dtype_policy(before)
+    size = 64 * 300 + 300 * 10
+    kept = [ticket.mask.kept for ticket in names["pruned"].tickets]
+    assert kept == [size - round((1 - 0.5**n) * size) for n in range(3)]
+    rows = len(names["whole"](*names["digits"].train)[1])
+    assert rows % names["batch_size"] == 0
+    printed = capsys.readouterr().out
+    alone = names["strategy"].num_replicas_in_sync == 1
+    assert ("Without a TPU: " in printed) == alone
+    assert printed.count("<Ticket of level") == 3
+
+
+def test_tpu_says_that_it_was_never_run():
+    text = text_of("tpu.md")
+    assert text.startswith("# TPU\n\n**Never run by us on a TPU.**")
+    (row,) = re.findall(
+        r"^\| TPU \| (.*) \|$",
+        (DOCS.parent / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert row.startswith("never run by us")
+    tests = re.search(r"`(tests/[\w/]+\.py)`", text)[1]
+    assert (DOCS.parent / tests).exists()
 
 
 def test_speed_has_the_table_that_decides():

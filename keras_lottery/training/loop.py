@@ -129,6 +129,7 @@ class StepLoop:
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
             tf.errors.InternalError,
+            tf.errors.NotFoundError,
         ) as error:
             reason = str(error).strip().splitlines()[0]
             log.info("XLA cannot compile this training: %s", reason)

@@ -167,7 +167,7 @@ def _step_of(model, recipe):
 
 
 def _logs_of(model, own):
-    """Returns a function from what the replicas return to the logs of a step."""
+    """Returns a function from what replicas return to the logs of a step."""
     if not own:
         return lambda logs: {}
     if replicas.count(model) == 1:

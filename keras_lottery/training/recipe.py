@@ -44,9 +44,7 @@ class Recipe(NamedTuple):
 
     def gathered(self, tensors, seeds, step, numbers):
         """Returns the batch of a step, whose row numbers are known."""
-        batch = tf.nest.map_structure(
-            lambda tensor: self._gather(tensor, numbers), tensors
-        )
+        batch = tf.nest.map_structure(lambda t: tf.gather(t, numbers), tensors)
         if self.augment is None:
             return batch
         # A stream of its own: not the numbers that order the rows.
@@ -60,7 +58,10 @@ class Recipe(NamedTuple):
         passes, place = step // self.per_pass, step % self.per_pass
         first = place * self.batch_size
         last = tf.minimum(first + self.batch_size, self.rows)
-        return self._shuffled(seed, passes, tf.range(first, last))
+        numbers = self._shuffled(seed, passes, tf.range(first, last))
+        if self.last == self.batch_size:
+            numbers = tf.ensure_shape(numbers, [self.batch_size])
+        return numbers
 
     def numbers_of_many(self, seed, first, count):
         """Returns the row numbers of steps one after the other.
@@ -92,9 +93,3 @@ class Recipe(NamedTuple):
             seed=tf.cast(tf.stack([seed, passes]), tf.int32),
             max_index=self.rows - 1,
         )
-
-    def _gather(self, tensor, rows):
-        batch = tf.gather(tensor, rows)
-        if self.rows % self.batch_size == 0:
-            batch.set_shape([self.batch_size, *tensor.shape[1:]])
-        return batch
