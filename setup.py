@@ -18,8 +18,11 @@ extras = {
     "lite": ["ai-edge-litert>=2.3"],
 }
 extras["all"] = sorted({each for group in extras.values() for each in group})
+# Sweeps on many machines: large, and nothing else needs it.
+extras["ray"] = ["ray>=2.60"]
 extras["test"] = [
     *extras["all"],
+    *extras["ray"],
     "ipykernel>=6.29",
     "nbclient>=0.10",
     "nbformat>=5.10",

@@ -9,6 +9,10 @@ class RunError(Exception):
     """A lottery that cannot go on: diverged training, a damaged run."""
 
 
+class WorkerLostError(RunError):
+    """One of several workers ended: start all again, and training goes on."""
+
+
 class LayerCollapseWarning(UserWarning):
     """A pruning emptied a whole layer, so nothing passes through it."""
 

@@ -11,11 +11,13 @@ import sys
 import keras_lottery
 from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
+from keras_lottery.errors import WorkerLostError
 
 HELP = """\
 keras-lottery finds winning tickets (sparse networks) in Keras models.
 
   keras-lottery run                    digits: real data, about a minute
+  keras-lottery sweep                  a grid of runs, on all cores or on Ray
   keras-lottery report RUN             its table and report again
   keras-lottery export TICKET --to=serving/digits
   keras-lottery verify PATH            checks a ticket, a run or an export
@@ -26,7 +28,7 @@ keras-lottery finds winning tickets (sparse networks) in Keras models.
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 75 stopped:
 the same command continues.
 """
-COMMANDS = ("run", "report", "export", "verify", "list", "doctor")
+COMMANDS = ("run", "sweep", "report", "export", "verify", "list", "doctor")
 
 
 def main(typed=None):
@@ -60,6 +62,9 @@ def _exit_code(command, rest, typed):
     except (ValueError, ImportError) as error:
         print(f"keras-lottery: {error}", file=sys.stderr)
         return 2
+    except WorkerLostError as error:
+        print(f"keras-lottery: {error}", file=sys.stderr)
+        return 75
     except (RunError, TicketError, OSError) as error:
         print(f"keras-lottery: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,19 @@ def report(run, rows):
         run: The `RunDirectory`.
         rows: Its rows.
     """
+    said = write_page(run, rows)
+    tickets = os.path.join(run.path, "replicate_0", "ticket", "level_*")
+    print(
+        f"{words.format_table(rows, said['metric'])}\n\n"
+        f"{page.summary(rows, **said)}\n\n"
+        f"report   {run.report_path}\n"
+        f"table    {run.levels_path}\n"
+        f"tickets  {tickets}"
+    )
+
+
+def write_page(run, rows):
+    """Writes report.html; returns what it goes by: metric, mode and word."""
     config = run.read_config()
     metric, mode = deciding(config)
     rewound = config.get("rewind", {}).get("step", 0) > 0
@@ -29,14 +42,7 @@ def report(run, rows):
     facts = {"command": run.read_command(), **_facts(config, rows)}
     title = config["name"]
     page.write(rows, run.report_path, title=title, facts=facts, **said)
-    tickets = os.path.join(run.path, "replicate_0", "ticket", "level_*")
-    print(
-        f"{words.format_table(rows, metric)}\n\n"
-        f"{page.summary(rows, **said)}\n\n"
-        f"report   {run.report_path}\n"
-        f"table    {run.levels_path}\n"
-        f"tickets  {tickets}"
-    )
+    return said
 
 
 def export(run, rows, build):

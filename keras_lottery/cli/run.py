@@ -18,11 +18,16 @@ Examples:
   keras-lottery run --config.controls.names="('shuffle','randomize')"
   keras-lottery run --config=./mine.py             a config file of your own
   keras-lottery run --config.data.name=mydata:load --config.model.name=my:net
+  keras-lottery run --part=replicate_0/ticket      only these, beside others
+  keras-lottery run --part=replicate_0/shuffled_0  a control, after its tickets
 
 The same command continues a run that was stopped; what is done is not done
 again. Results go to WORKDIR/NAME-HASH: report.html, levels.csv, a ticket per
 level, and the winning one exported under export/1. `keras-lottery list` shows
 configs, networks, data sets and runs. A config file is Python and is executed.
+Processes that each train a --part may work on one run at the same time, also on
+several machines with one file system; a part makes no report and no export.
+`keras-lottery sweep` starts such processes for you.
 """
 
 
@@ -40,16 +45,59 @@ def main(typed):
     from keras_lottery.cli import start
 
     start.tensorflow()
-    start.require_matplotlib()
-    command = shlex.join(["keras-lottery", "run", *typed])
-    experiment, run = _prepared(config, chosen, command)
-    rows = _played(experiment, run, chosen.keep)
-    from keras_lottery.cli import results
+    start.threads(chosen.threads)
+    if not chosen.part:
+        start.require_matplotlib()
+    experiment, run = _prepared(config, chosen, _command(typed))
+    play = _train_part if chosen.part else _train_all
+    play(experiment, run, chosen)
+    from keras_lottery.training import workers
 
+    workers.meet(experiment.strategy)  # none leaves while another writes
+    return 0
+
+
+def _command(typed):
+    """Returns the command that makes all of the run, for its report."""
+    whole, words = [], iter(typed)
+    for word in words:
+        if word.lstrip("-") == "part":
+            next(words, None)
+        elif word.lstrip("-").partition("=")[0] != "part":
+            whole.append(word)
+    return shlex.join(["keras-lottery", "run", *whole])
+
+
+def _train_all(experiment, run, chosen):
+    """Trains what is missing; the chief reports and exports."""
+    from keras_lottery.cli import results
+    from keras_lottery.runs import play
+
+    told = _listener(experiment)
+    rows = play.play(experiment, run, told, keep=chosen.keep)
+    if not experiment.is_chief:
+        return
     results.report(run, rows)
     if experiment.config.export.enabled:
         results.export(run, rows, lambda: experiment.model)
-    return 0
+
+
+def _train_part(experiment, run, chosen):
+    """Trains one part, beside other processes."""
+    from keras_lottery.runs import parts
+    from keras_lottery.runs import play
+
+    part = parts.named(chosen.part, experiment)
+    told = _listener(experiment)
+    play.play_part(experiment, run, part, told, keep=chosen.keep)
+    if experiment.is_chief:
+        print(f"{part} of {run.path} is trained")
+
+
+def _listener(experiment):
+    from keras_lottery.cli import progress
+
+    return progress.listener(experiment.metric) if experiment.is_chief else None
 
 
 def _define(known):
@@ -60,6 +108,19 @@ def _define(known):
         "tickets",
         ["tickets", "all"],
         "Of controls keep only the numbers, or the trained networks too.",
+        **text,
+    )
+    flags.DEFINE_string(
+        "part",
+        None,
+        "Train only replicate_N/ARM: no report, no export.",
+        **text,
+    )
+    flags.DEFINE_integer(
+        "threads",
+        None,
+        "Threads of TensorFlow; as many as cores where not given.",
+        lower_bound=1,
         **text,
     )
     flags.DEFINE_string(
@@ -83,23 +144,24 @@ def _settings():
 def _prepared(config, chosen, command):
     """Returns the experiment and its directory; nothing is written before."""
     from keras_lottery.runs import disk
+    from keras_lottery.runs import parts
     from keras_lottery.runs.directory import RunDirectory
     from keras_lottery.runs.experiment import Experiment
+    from keras_lottery.runs.onlooker import Onlooker
 
     experiment = Experiment(
         config, data_dir=chosen.data_dir, download=chosen.download
     )
-    run = RunDirectory.of(config, chosen.workdir)
+    if chosen.part:
+        parts.named(chosen.part, experiment)
+    kind = RunDirectory if experiment.is_chief else Onlooker
+    run = kind.of(config, chosen.workdir)
     needed = disk.estimate(experiment, run, keep=chosen.keep)
     disk.require(needed, chosen.workdir)
-    run.create(config, command)
-    print(f"{run.path}: up to {disk.size(needed)} to be written", flush=True)
+    make = run.join if chosen.part else run.create
+    make(config, command)
+    if experiment.is_chief:
+        print(
+            f"{run.path}: up to {disk.size(needed)} to be written", flush=True
+        )
     return experiment, run
-
-
-def _played(experiment, run, keep):
-    from keras_lottery.cli import progress
-    from keras_lottery.runs import play
-
-    told = progress.listener(experiment.metric)
-    return play.play(experiment, run, told, keep=keep)

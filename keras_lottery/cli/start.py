@@ -16,6 +16,20 @@ def tensorflow():
         require_tensorflow_backend()
 
 
+def threads(count):
+    """Sets how many threads TensorFlow has; None leaves it its own number.
+
+    Set by a call and not by its environment variables: what is set by those
+    does not appear among the conditions that a run records.
+    """
+    if count is None:
+        return
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
 def require_matplotlib():
     """Raises an ImportError that says how to get matplotlib."""
     try:

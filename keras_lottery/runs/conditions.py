@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_lottery.tickets.lottery import versions
 from keras_lottery.training import fused
+from keras_lottery.training import replicas
 
 
 def of(model, strategy, mode):
@@ -24,6 +25,7 @@ def of(model, strategy, mode):
     return {
         "device": device(),
         "strategy": strategy,
+        "replicas": replicas.count(model),
         "compiled": mode,
         "update": update(model.optimizer, mode),
         "threads_inside_ops": threads.get_intra_op_parallelism_threads(),

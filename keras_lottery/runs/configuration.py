@@ -50,7 +50,10 @@ def defaults():
             repeats=1,  # how many of each
             one_shot=False,  # every level also pruned in one go
         ),
-        distribute=_tree(strategy="none"),
+        distribute=_tree(
+            strategy="none",  # or "mirrored", "multi_worker", ...
+            timeout=600.0,  # seconds to wait for another worker
+        ),
         export=_tree(enabled=True, tolerance=0.0),
     )
 

@@ -8,13 +8,12 @@ import hashlib
 import os
 import re
 
-import filelock
-
 from keras_lottery import files
 from keras_lottery.errors import RunError
 from keras_lottery.runs import config_file
 from keras_lottery.runs import formats
 from keras_lottery.runs import identity
+from keras_lottery.runs import locks
 from keras_lottery.runs import paths
 
 _NUMBERS = ("density", "kept", "size", "early_step", "level", "replicate")
@@ -61,11 +60,22 @@ class RunDirectory:
         Raises:
             RunError: It cannot be written, or another configuration is there.
         """
+        self._write_config(config, command, locks.whole)
+
+    def join(self, config, command=""):
+        """Like `create`, beside processes that play parts of the run.
+
+        Raises:
+            RunError: Another process plays the whole run, and as `create`.
+        """
+        self._write_config(config, command, locks.entry)
+
+    def _write_config(self, config, command, lock):
         tree = config_file.plain(config)
         path = paths.inside(self.path, paths.CONFIG)
         try:
             os.makedirs(self.path, exist_ok=True)
-            with self.lock():  # what another process plays stays as it is
+            with lock(self.path):  # what another process plays stays as it is
                 if os.path.lexists(path):
                     there = config_file.read(path)
                     tree = config_file.merged(there, tree, self.path)
@@ -95,26 +105,24 @@ class RunDirectory:
         The system lets go of the lock when its process ends, however it ends.
 
         Raises:
-            RunError: Another process holds it.
+            RunError: Another process holds it, or that of a part.
         """
-        try:
-            lock = filelock.FileLock(paths.inside(self.path, paths.LOCK))
-            return lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise RunError(
-                f"Another process is working on {self.path}: wait for it, or "
-                "stop it. Nothing needs to be removed by hand."
-            ) from error
+        return locks.whole(self.path)
+
+    def lock_part(self, part):
+        """Returns a context that keeps other processes out of a part.
+
+        Args:
+            part: The `Part`, or its name.
+
+        Raises:
+            RunError: Another process plays it, or the whole run.
+        """
+        return locks.part(self.path, str(part))
 
     def is_locked(self):
         """Returns whether a process is working on the run."""
-        if not os.path.exists(paths.inside(self.path, paths.LOCK)):
-            return False
-        try:
-            with self.lock():
-                return False
-        except RunError:
-            return True
+        return locks.held(self.path)
 
     def levels(self):
         """Returns (replicate, arm, level) of all that is done, in order."""
@@ -190,6 +198,11 @@ class RunDirectory:
         """Writes levels.csv from all that is done."""
         files.write_whole(self.levels_path, formats.as_csv(self.rows()))
 
+    def save_tables_beside(self):
+        """Writes levels.csv beside processes that play parts of the run."""
+        with locks.moment(self.path):
+            self.save_tables()
+
     def add_to_tables(self, where, times):
         """Adds a level that was just saved to levels.csv and times.csv.
 
@@ -201,6 +214,14 @@ class RunDirectory:
         self._rows[where] = self.row(*where)
         rows = [self._rows[each] for each in sorted(self._rows, key=_order)]
         files.write_whole(self.levels_path, formats.as_csv(rows))
+        self._add_to_times(times)
+
+    def add_to_times_beside(self, times):
+        """Adds a row to times.csv beside processes that play other parts."""
+        with locks.moment(self.path):
+            self._add_to_times(times)
+
+    def _add_to_times(self, times):
         path = paths.inside(self.path, paths.TIMES)
         rows = [*formats.read_csv(path), times]
         files.write_whole(path, formats.as_csv(rows))

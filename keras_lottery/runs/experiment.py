@@ -25,8 +25,10 @@ from keras_lottery.tickets import rewind
 from keras_lottery.training import decay
 from keras_lottery.training import state
 from keras_lottery.training import strategies
+from keras_lottery.training import workers
 from keras_lottery.training.compiling import MODES
 
+STRATEGY = "a function () -> tf.distribute.Strategy"
 CONTROL = "a control (ticket, model, seed) -> Ticket"
 _COUNTS = {  # setting: its least value
     "seed": 0,
@@ -54,6 +56,10 @@ class Experiment:
         data_dir: Where tfds keeps its sets, or None for its own default.
         download: Whether a set that is not there may be downloaded.
 
+    Attributes:
+        config: As given.
+        strategy: The `tf.distribute.Strategy` that it is played under, or None.
+
     Raises:
         ValueError: A setting that cannot be right.
     """
@@ -64,6 +70,8 @@ class Experiment:
         self._data_dir, self._download = data_dir, download
         _check_numbers(config)
         _check_steps(config)
+        # Workers have to be connected before TensorFlow does anything.
+        self.strategy = _strategy(config.distribute)
         train = config.train
         self.metrics = [compiling.metric(name) for name in train.metrics]
         self.metric = compiling.deciding(train, self.metrics)
@@ -82,11 +90,15 @@ class Experiment:
         for name in config.controls.names:
             controls.get(choices.chosen(name, CONTROL))
         self.augment = augmentation.get(config.data.augment)
-        strategies.get(config.distribute.strategy)
         _check_compile(train.compile)
         _check_eval_test(config.eval_test)
         compiling.optimizer(train)
         compiling.loss(train.loss)
+
+    @property
+    def is_chief(self):
+        """Whether this process writes files; others train with it."""
+        return workers.is_chief(self.strategy)
 
     @property
     def levels(self):
@@ -131,20 +143,7 @@ class Experiment:
 
     def scope(self):
         """Returns a context: the scope of the distribution strategy."""
-        return strategies.scope(self._strategy)
-
-    @functools.cached_property
-    def _strategy(self):
-        name = self.config.distribute.strategy
-        strategy = strategies.get(name)()
-        devices = getattr(strategy, "num_replicas_in_sync", 1)
-        if devices > 1:
-            raise ValueError(
-                f"distribute.strategy={name!r} is over {devices} devices, and "
-                "runs train on one for now: use 'none' or 'one_device'. "
-                "`lottery.prune` in the strategy's scope trains on several."
-            )
-        return strategy
+        return strategies.scope(self.strategy)
 
     def _build(self):
         train = self.config.train
@@ -181,6 +180,12 @@ class Experiment:
             **choices.accepted(self.network, **known),
             **wanted.arguments.to_dict(),
         }
+
+
+def _strategy(wanted):
+    """Returns the strategy that a configuration asks for, or None."""
+    make = strategies.get(choices.chosen(wanted.strategy, STRATEGY))
+    return make(**choices.accepted(make, timeout=wanted.timeout))
 
 
 def _check_numbers(config):

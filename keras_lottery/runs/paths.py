@@ -55,6 +55,24 @@ def of_level(root, replicate, arm, level, *name):
     return inside(root, *folder.split("/"), *name)
 
 
+def lock_of_part(part):
+    """Returns the name of the lock of a part.
+
+    Example:
+
+    >>> lock_of_part("replicate_0/ticket")
+    '.lock-replicate_0-ticket'
+    """
+    return f"{LOCK}-{part}".replace("/", "-")
+
+
+def locks_of_parts(root):
+    """Returns the names of the locks of parts that were ever played alone."""
+    if not os.path.isdir(root):
+        return []
+    return sorted(n for n in os.listdir(root) if n.startswith(f"{LOCK}-"))
+
+
 def walk(root):
     """Yields (replicate, arm, level) of every folder of a level."""
     for replicate in folders(root):

@@ -9,6 +9,7 @@ import time
 from keras_lottery.runs import arms
 from keras_lottery.runs import conditions
 from keras_lottery.runs import formats
+from keras_lottery.runs import parts
 from keras_lottery.runs import paths
 from keras_lottery.runs.trainer import Trainer
 from keras_lottery.tickets import search
@@ -16,6 +17,7 @@ from keras_lottery.tickets import ticket_file
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import state
 from keras_lottery.training import state_file
+from keras_lottery.training import workers
 from keras_lottery.training.compiling import MODES
 
 KEEP = ("tickets", "all")
@@ -52,13 +54,39 @@ def play(experiment, directory, listener=None, *, keep="tickets"):
 
     Raises:
         RunError: Another process is working on the run, or training diverged.
+        WorkerLostError: A worker that trains with this one ended.
     """
     check_keep(keep)
-    with directory.lock(), experiment.scope():
+    with _together(experiment, directory.lock()):
         player = _Player(experiment, directory, listener or Silence(), keep)
         player.play()
         directory.save_tables()
     return directory.rows()
+
+
+def play_part(experiment, directory, part, listener=None, *, keep="tickets"):
+    """Trains what is not there yet of one part; others may be played beside.
+
+    The numbers are those that `play` comes to.
+
+    Args:
+        experiment: The `Experiment`.
+        directory: Its `RunDirectory`, joined.
+        part: A `Part` of the experiment.
+        listener: Like `Silence`.
+        keep: As in `play`.
+
+    Raises:
+        RunError: Another process is working on the part or plays the whole
+            run, its tickets are not there, or training diverged.
+    """
+    check_keep(keep)
+    with _together(experiment, directory.lock_part(part)):
+        parts.check_tickets(part, experiment, directory)
+        listener = listener or Silence()
+        player = _Player(experiment, directory, listener, keep, part)
+        player.play()
+        directory.save_tables_beside()
 
 
 def check_keep(keep):
@@ -67,10 +95,19 @@ def check_keep(keep):
         raise ValueError(f"`keep` must be one of {KEEP}, got {keep!r}.")
 
 
+@contextlib.contextmanager
+def _together(experiment, lock):
+    """Plays under the lock and the strategy, with the other workers."""
+    strategy = experiment.strategy
+    with lock, experiment.scope(), workers.watched(strategy):
+        yield
+
+
 class _Player:
-    def __init__(self, experiment, directory, listener, keep):
+    def __init__(self, experiment, directory, listener, keep, part=None):
         self.experiment, self.directory = experiment, directory
         self.listener, self.keep = listener, keep
+        self.part = part
         self.model = experiment.model
         self.others = arms.of(experiment)
         self.lottery = arms.lottery(experiment, self.model)
@@ -87,16 +124,23 @@ class _Player:
 
     def play(self):
         """Trains what is missing."""
-        replicates = range(self.experiment.config.replicates)
+        replicates = self.replicates()
         missing = {each: self.missing(each) for each in replicates}
+        left = [
+            (replicate, arm, level)
+            for replicate, each in missing.items()
+            for arm, level in each
+        ]
+        told = repr([(each, _name(arm), level) for each, arm, level in left])
+        workers.agree(self.experiment.strategy, "what is left to train", told)
         steps = [
             self.experiment.steps - self.first_step(arm, level)
-            for each in missing.values()
-            for arm, level in each
+            for _, arm, level in left
         ]
         self.listener.start(sum(steps))
         for replicate in replicates:
-            self.drop_ends(replicate)
+            if self.is_wanted(None):
+                self.drop_ends(replicate)
         if not steps:
             return
         self.trainer = Trainer(
@@ -105,6 +149,16 @@ class _Player:
         for replicate, each in missing.items():
             if each:
                 self.replicate(replicate, each)
+
+    def replicates(self):
+        """Returns the replicates to be played."""
+        if self.part is not None:
+            return [self.part.replicate]
+        return range(self.experiment.config.replicates)
+
+    def is_wanted(self, arm):
+        """Returns whether an arm is to be played."""
+        return self.part is None or self.part.arm == _name(arm)
 
     def recorded_mode(self):
         """Returns how the levels that are done were compiled, or None."""
@@ -120,7 +174,8 @@ class _Player:
         return [
             (arm, level)
             for arm, level in pairs
-            if not self.directory.is_done(replicate, _name(arm), level)
+            if self.is_wanted(arm)
+            and not self.directory.is_done(replicate, _name(arm), level)
         ]
 
     def first_step(self, arm, level):
@@ -200,7 +255,10 @@ class _Player:
             ).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
         }
-        self.directory.add_to_tables(where, times)
+        if self.part is None:
+            self.directory.add_to_tables(where, times)
+        else:
+            self.directory.add_to_times_beside(times)
         self.listener.end(row, seconds)
 
     def row(self, where, arm, ticket):

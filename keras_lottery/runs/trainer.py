@@ -8,6 +8,7 @@ from keras_lottery import seeds
 from keras_lottery.pruning import initializers
 from keras_lottery.pruning import naming
 from keras_lottery.tickets import ticket as tickets
+from keras_lottery.training import agreement
 from keras_lottery.training import callbacks
 from keras_lottery.training import compiling
 from keras_lottery.training import early_stopping
@@ -85,6 +86,7 @@ class Trainer:
         for first, last in self._stretches(first_step, last_step):
             model.reset_metrics()
             logs = steps.run(self._feed, first, last, self._check)
+            agreement.settle_statistics(model)
             scores.add(last, logs)
             self._advance(last - first)
         self.mode = steps.mode
@@ -140,6 +142,7 @@ class Trainer:
         control.restore(model, "start")
         with enforce.masked(model, control.mask):
             metrics = self(model, first_step, self.experiment.steps)
+            enforce.attachment(model).settle(model, model.optimizer)
         end, end_state = tickets.ended(model, control.mask)
         return dataclasses.replace(
             control, end=end, end_state=end_state, metrics=metrics

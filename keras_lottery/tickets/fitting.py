@@ -14,6 +14,7 @@ from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import early_stopping
 from keras_lottery.training import feeds
 from keras_lottery.training import step_fit
+from keras_lottery.training import workers
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def fit(
     )
     training.initial_step = initial_epoch * feed.per_epoch
     play = _in_levels if pruned.settings.in_levels else in_place.play
-    play(pruned, training)
+    with workers.watched(pruned.distribute_strategy):
+        play(pruned, training)
     pruned.history = training.history
     return training.history
 

@@ -32,6 +32,11 @@ class Player:
         return self.attachment.mask
 
     @property
+    def distribute_strategy(self):
+        """The strategy that the model was built under."""
+        return self.model.distribute_strategy
+
+    @property
     def optimizer(self):
         """The view of the optimizer that the model is compiled with."""
         if self._view is None or self._view.legacy is not self.model.optimizer:

@@ -260,7 +260,7 @@ class PrunedModel(OverReplicas):
         Raises:
             ValueError: Not compiled, all levels played, or a schedule that
                 would never fire.
-            RunError: Training diverged; earlier levels are kept.
+            RunError: Training diverged or lost a worker; earlier levels stay.
         """
         if not self.compiled:
             raise ValueError(

@@ -93,17 +93,9 @@ def first(variables, arrays):
     strategy = replicas.strategy_of(variables)
     if strategy is None or replicas.workers(strategy) == 1:
         return arrays
-
-    def on_a_replica(bits):
-        context = tf.distribute.get_replica_context()
-        is_first = tf.equal(context.replica_id_in_sync_group, 0)
-        bits = tf.where(is_first, bits, tf.zeros_like(bits))
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, bits)
-
     joined = np.concatenate([array.ravel() for array in arrays])
     packed = tf.constant(np.packbits(joined).astype(np.int32))
-    sent = replicas.run(strategy, on_a_replica, packed)
-    sent = strategy.experimental_local_results(sent)[0].numpy()
+    sent = replicas.result(strategy, _of_first, packed).numpy()
     bits = np.unpackbits(sent.astype(np.uint8), count=joined.size)
     ends = np.cumsum([array.size for array in arrays])[:-1]
     parts = np.split(bits.astype(bool), ends)
@@ -114,15 +106,21 @@ def mean(strategy, number):
     """Returns the mean of a number over replicas, on every worker."""
     if replicas.workers(strategy) == 1:
         return number
+    return float(replicas.result(strategy, _mean, tf.constant(float(number))))
 
-    def on_a_replica(value):
-        context = tf.distribute.get_replica_context()
-        # What is computed here has a device; an argument has none.
-        value = tf.identity(value)
-        return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
-    found = replicas.run(strategy, on_a_replica, tf.constant(float(number)))
-    return float(strategy.experimental_local_results(found)[0])
+def _of_first(value):
+    context = tf.distribute.get_replica_context()
+    is_first = tf.equal(context.replica_id_in_sync_group, 0)
+    value = tf.where(is_first, value, tf.zeros_like(value))
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _mean(value):
+    context = tf.distribute.get_replica_context()
+    # What is computed here has a device; an argument has none.
+    value = tf.identity(value)
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
 
 def _differing(model, named):
@@ -144,22 +142,17 @@ def _digests(model, variables):
 
     The function is traced once for a model and its variables.
     """
-    strategy = model.distribute_strategy
     kept = vars(model).setdefault("_lottery_digests", {})
     key = tuple(map(id, variables))
     if key not in kept:
 
         def on_a_replica():
             found = [digest(_value(variable)) for variable in variables]
-            return tf.stack(found)[tf.newaxis]
+            return replicas.gathered(tf.stack(found))
 
-        kept[key] = tf.function(
-            lambda: strategy.run(on_a_replica), autograph=False
-        )
-    found = kept[key]()
-    if replicas.workers(strategy) > 1:
-        return strategy.gather(found, axis=0).numpy()
-    return tf.concat(strategy.experimental_local_results(found), 0).numpy()
+        kept[key] = replicas.compiled(model.distribute_strategy, on_a_replica)
+    local = model.distribute_strategy.experimental_local_results(kept[key]())
+    return local[0].numpy()
 
 
 def digest(tensor):
@@ -189,13 +182,11 @@ def _words(tensor):
 
 def _average(strategy, variables):
     def on_a_replica():
-        context = tf.distribute.get_replica_context()
         for variable in variables:
             value = tf.convert_to_tensor(variable.value)
-            average = context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
-            variable.value.assign(average)
+            variable.value.assign(_mean(value))
 
-    replicas.run(strategy, on_a_replica)
+    replicas.compiled(strategy, on_a_replica)()
 
 
 def _value(variable):

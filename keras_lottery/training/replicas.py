@@ -8,6 +8,7 @@ whole batch, whatever the number of devices.
 """
 
 import contextlib
+import functools
 import threading
 from typing import NamedTuple
 
@@ -60,10 +61,29 @@ def workers(strategy):
     return strategy.num_replicas_in_sync // here
 
 
-def run(strategy, function, *arguments):
-    """Runs a function on every replica, in a graph."""
-    compiled = tf.function(strategy.run, autograph=False)
-    return compiled(function, args=arguments)
+def compiled(strategy, function):
+    """Returns a function that runs another on every replica, in a graph."""
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def of_all(*arguments):
+        return strategy.run(function, args=arguments)
+
+    return of_all
+
+
+def result(strategy, function, value):
+    """Returns what a function of a value returns, the same on all replicas.
+
+    It is traced once for a strategy and a function.
+    """
+    found = _compiled_once(strategy, function)(value)
+    return strategy.experimental_local_results(found)[0]
+
+
+def gathered(value):
+    """Returns, on a replica, what all have of a value, in rows."""
+    context = tf.distribute.get_replica_context()
+    return context.all_gather(value[tf.newaxis], axis=0)
 
 
 def bounds(rows, replicas, replica):
@@ -190,6 +210,9 @@ def sum_again(optimizer):
     """Undoes `stop_summing`."""
     for leaf in keras_private.leaves(optimizer):
         keras_private.leave_sums_to_keras(leaf)
+
+
+_compiled_once = functools.lru_cache(maxsize=16)(compiled)
 
 
 def _reduced(context, gradients):

@@ -1,10 +1,20 @@
 """Distribution strategies by name, and those this machine has devices for."""
 
 import contextlib
+import json
+import os
 
 import tensorflow as tf
 
 from keras_lottery import choices
+
+_NO_CLUSTER = """\
+The strategy 'multi_worker' needs TF_CONFIG: the same cluster on every worker, \
+and an index of its own on each. For example
+  TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, \
+"task": {"type": "worker", "index": 0}}'
+For a cluster resolver of your own name a function, 'module:function', that \
+returns the strategy."""
 
 
 def none():
@@ -22,9 +32,32 @@ def mirrored():
     return tf.distribute.MirroredStrategy(_accelerators())
 
 
+def multi_worker(timeout=600.0):
+    """Returns a strategy over the workers that TF_CONFIG names.
+
+    To be called before TensorFlow does anything else.
+
+    Args:
+        timeout: Seconds after which a worker that does not answer is lost.
+
+    Raises:
+        ValueError: TF_CONFIG names no cluster.
+    """
+    if not _names_a_cluster(os.environ.get("TF_CONFIG", "")):
+        raise ValueError(_NO_CLUSTER)
+    options = tf.distribute.experimental.CommunicationOptions(
+        timeout_seconds=timeout
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=options
+    )
+
+
 def tpu():
-    """Returns a strategy over the TPU that this machine is attached to."""
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    """Returns a strategy over the TPU of TPU_NAME, or of this machine."""
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
+        os.environ.get("TPU_NAME", "local")
+    )
     return tf.distribute.TPUStrategy(resolver)
 
 
@@ -32,6 +65,7 @@ STRATEGIES = {
     "none": none,
     "one_device": one_device,
     "mirrored": mirrored,
+    "multi_worker": multi_worker,
     "tpu": tpu,
 }
 
@@ -55,6 +89,14 @@ def found():
     """Returns the names of the strategies that can run on this machine."""
     names = ["none", "one_device", "mirrored"]
     return [*names, "tpu"] if tf.config.list_physical_devices("TPU") else names
+
+
+def _names_a_cluster(text):
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"cluster", "task"} <= set(found)
 
 
 def _accelerators():

@@ -16,7 +16,7 @@ from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
-COMMANDS = ("run", "report", "export", "verify", "list", "doctor")
+COMMANDS = ("run", "sweep", "report", "export", "verify", "list", "doctor")
 
 
 class Parsed(BaseException):

@@ -424,25 +424,23 @@ def test_methods_replaced_by_others_are_not_served():
     assert fused.reason(optimizer) == "Adam has a `update_step` of its own"
 
 
-def test_variables_of_a_mirrored_strategy_are_not_served():
-    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-        weight = keras.Variable([1.0], name="weight")
-        optimizer = keras.optimizers.SGD()
-        optimizer.build([weight])
-    assert fused.reason(optimizer) == (
-        "SGD trains 'weight', which a strategy distributes"
-    )
-
-
-def test_one_device_is_served():
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+@pytest.mark.parametrize(
+    "kind, devices",
+    [
+        (tf.distribute.OneDeviceStrategy, "CPU:0"),
+        (tf.distribute.MirroredStrategy, ["CPU:0"]),
+    ],
+)
+def test_variables_of_a_strategy_are_served_on_replicas(kind, devices):
+    strategy = kind(devices)
     with strategy.scope():
         weight = keras.Variable([1.0], name="weight")
-        optimizer = keras.optimizers.SGD(1.0)
+        optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
         optimizer.build([weight])
     apply = tf.function(fused.update(optimizer))
     strategy.run(apply, args=([tf.constant([0.25])],))
-    assert weight.numpy().tolist() == [0.75]
+    assert weight.numpy().tolist() == [0.25]
+    assert int(optimizer.iterations.numpy()) == 1
 
 
 def test_gradients_by_rows_are_refused_before_anything_changes():

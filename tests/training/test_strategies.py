@@ -43,9 +43,20 @@ def test_unknown_names_are_refused():
     with pytest.raises(
         ValueError,
         match=r"Unknown strategy 'miror'\. Expected "
-        r"one of 'none', 'one_device', 'mirrored', 'tpu', or a",
+        r"one of 'none', 'one_device', 'mirrored', 'multi_worker', 'tpu', or a",
     ):
         strategies.get("miror")
+
+
+@pytest.mark.parametrize("cluster", [None, "", "{", "[]", '{"task": {}}'])
+def test_workers_without_a_cluster_are_told_what_it_looks_like(
+    cluster, monkeypatch
+):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if cluster is not None:
+        monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(ValueError, match=r"needs TF_CONFIG: .*\n  TF_CONFIG='"):
+        strategies.get("multi_worker")()
 
 
 def test_a_function_is_taken_as_it_is():

@@ -1,0 +1,110 @@
+"""Locks: who keeps out whom, in which order, and for how long."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_lottery.errors import RunError
+from keras_lottery.runs import directory
+from keras_lottery.runs import formats
+from keras_lottery.runs import locks
+from keras_lottery.runs import paths
+
+FIRST, SECOND = "replicate_0/ticket", "replicate_10/shuffled_0"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_TO_BEGIN", 0.2)
+    return str(tmp_path)
+
+
+def test_parts_are_held_side_by_side(root):
+    with locks.part(root, FIRST), locks.part(root, SECOND):
+        assert locks.held(root)
+    assert not locks.held(root)
+
+
+def test_a_part_is_held_once(root):
+    with locks.part(root, FIRST):
+        with pytest.raises(RunError, match=f"working on {FIRST} of.*by hand"):
+            locks.part(root, FIRST)
+    with locks.part(root, FIRST):
+        pass
+
+
+def test_a_part_keeps_out_who_wants_all(root):
+    with locks.part(root, FIRST):
+        with pytest.raises(RunError, match="Another process.*part"):
+            locks.whole(root)
+        with locks.part(root, SECOND), locks.moment(root):
+            pass  # the failed attempt holds nothing
+    with locks.whole(root):
+        pass
+
+
+def test_who_has_all_keeps_out_parts_and_moments(root, monkeypatch):
+    monkeypatch.setattr(locks, "_TO_WRITE", 0.2)
+    with locks.whole(root):
+        for take in (locks.moment, locks.entry, locks.whole):
+            with pytest.raises(RunError, match="Another process"):
+                take(root)
+        with pytest.raises(RunError, match="Another process"):
+            locks.part(root, FIRST)
+    with locks.part(root, FIRST):
+        pass
+
+
+def test_a_dead_process_holds_no_part(root):
+    code = (
+        "import sys, time; from keras_lottery.runs import locks; "
+        "held = locks.part(*sys.argv[1:]); print('held', flush=True); "
+        "time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, root, FIRST],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+    assert holder.stdout.readline() == "held\n"
+    try:
+        assert locks.held(root)
+        with pytest.raises(RunError, match=FIRST):
+            locks.part(root, FIRST)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not locks.held(root)
+    with locks.part(root, FIRST):
+        pass
+
+
+ADD = """
+import sys
+from keras_lottery.runs import directory
+run, writer = directory.RunDirectory(sys.argv[1]), sys.argv[2]
+for number in range(25):
+    run.add_to_times_beside({"writer": writer, "number": number})
+"""
+
+
+def test_no_row_of_the_times_is_lost_between_writers(root):
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD, root, str(n)], env=_environment()
+        )
+        for n in range(3)
+    ]
+    assert [each.wait(60) for each in writers] == [0, 0, 0]
+    rows = formats.read_csv(os.path.join(root, paths.TIMES))
+    found = {(row["writer"], int(row["number"])) for row in rows}
+    assert found == {(str(w), n) for w in range(3) for n in range(25)}
+    assert len(rows) == 75
+
+
+def _environment():
+    package = os.path.dirname(os.path.dirname(directory.__file__))
+    return {**os.environ, "PYTHONPATH": os.path.dirname(package)}
