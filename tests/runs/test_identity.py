@@ -27,6 +27,7 @@ OUTSIDE = {
     "replicates",
     "prune.levels",
     "distribute.strategy",
+    "distribute.timeout",
     "export.enabled",
     "export.tolerance",
 }

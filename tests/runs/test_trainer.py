@@ -11,7 +11,6 @@ from keras_lottery.runs import experiment
 from keras_lottery.runs import formats
 from keras_lottery.runs import paths
 from keras_lottery.tickets.ticket import Ticket
-from keras_lottery.training import strategies
 
 REGRESSION = """
 import keras
@@ -382,17 +381,3 @@ def test_a_function_that_builds_no_model_is_refused(regression):
     regression.model.name = "regression_of_test:nets_without_a_model"
     with pytest.raises(ValueError, match="must return a built keras.Model"):
         experiment.Experiment(regression).model  # noqa: B018
-
-
-def test_several_devices_are_refused_before_the_network_is_built(
-    lab, monkeypatch
-):
-    class Two:
-        num_replicas_in_sync = 2
-
-    monkeypatch.setitem(strategies.STRATEGIES, "mirrored", Two)
-    found = experiment.Experiment(
-        lab.config({"distribute.strategy": "mirrored"})
-    )
-    with pytest.raises(ValueError, match="is over 2 devices, and runs train"):
-        found.model  # noqa: B018
