@@ -297,6 +297,14 @@ def test_speed_does_what_it_says(folder):
     assert len(names["pruned"].tickets) == 3
 
 
+def test_devices_do_what_they_say(folder, capsys):
+    names = played("devices.md")
+    size = 64 * 32 + 32 * 10
+    kept = [ticket.mask.kept for ticket in names["pruned"].tickets]
+    assert kept == [size - round((1 - 0.5**n) * size) for n in range(3)]
+    assert 0 < names["pruned"].evaluate(*names["digits"].test, verbose=0)[1]
+
+
 def test_tpu_does_what_it_says_on_a_cpu(folder, capsys):
     before = keras.config.dtype_policy()
     try:

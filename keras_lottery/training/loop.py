@@ -40,6 +40,7 @@ class StepLoop:
         self.mode = mode
         self._model = model
         self._programs = {}
+        self._placed = None  # (feed, its tensors on all devices)
         self._per_call = 1
 
     def run(self, feed, first, last, told=lambda step, logs: None):
@@ -74,7 +75,7 @@ class StepLoop:
         count = min(self._per_call, last - first, self._most(feed))
         began = time.perf_counter()
         try:
-            done, found = steps(*feed.call(first, count))
+            done, found = steps(*self._arguments(feed, first, count))
         except tf.errors.OutOfRangeError:
             if feed.recipe is not None:  # arrays do not run out
                 raise
@@ -83,6 +84,15 @@ class StepLoop:
         logs = measure.plain(found)
         self._pace(count, time.perf_counter() - began)
         return first + int(done), logs
+
+    def _arguments(self, feed, first, count):
+        arguments = feed.call(first, count)
+        if replicas.count(self._model) == 1 or feed.recipe is None:
+            return arguments
+        if self._placed is None or self._placed[0] is not feed:
+            strategy = self._model.distribute_strategy
+            self._placed = feed, replicas.placed(strategy, feed.tensors)
+        return self._placed[1], *arguments[1:]
 
     def _pace(self, count, seconds):
         """Chooses how many steps the next call has."""

@@ -28,7 +28,10 @@ def measure_on(model, data, batch_size=None):
         5000 if dense_networks.is_dense(model) else 1000
     )
     whole = rows // batch_size
-    test = _tested_by_parts if replicas.count(model) > 1 else _tested
+    test = _tested
+    if replicas.count(model) > 1:
+        test = _tested_by_parts
+        data = replicas.placed(model.distribute_strategy, data)
 
     @tf.function
     def pass_over():

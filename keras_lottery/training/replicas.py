@@ -80,6 +80,26 @@ def result(strategy, function, value):
     return strategy.experimental_local_results(found)[0]
 
 
+def placed(strategy, tensors):
+    """Returns tensors with a copy on every device that is not the host's.
+
+    A step would fetch the whole of them otherwise, to take some rows.
+
+    Args:
+        strategy: The strategy in use.
+        tensors: Structure of tensors.
+    """
+    if all("CPU" in device for device in strategy.extended.worker_devices):
+        return tensors
+
+    def here(*flat):
+        return tuple(map(tf.identity, flat))
+
+    flat = tf.nest.flatten(tensors)
+    copies = compiled(strategy, here)(*flat)
+    return tf.nest.pack_sequence_as(tensors, copies)
+
+
 def gathered(value):
     """Returns, on a replica, what all have of a value, in rows."""
     context = tf.distribute.get_replica_context()
@@ -174,19 +194,44 @@ def cut(data, first, count):
 
 
 def counted(model, step, there):
-    """Runs a step of a model; its metrics hear of it only where `there`.
+    """Runs a step of a model that leaves no trace unless `there`.
+
+    Metrics, and what layers note while they train (the statistics of batch
+    normalisation), stay as they were.
 
     Args:
         model: A compiled `keras.Model`.
-        step: Function () -> logs, that updates metrics.
+        step: Function () -> logs.
         there: bool scalar.
     """
-    states = [v.value for metric in model.metrics for v in metric.variables]
+    noted = [v for metric in model.metrics for v in metric.variables]
+    states = [v.value for v in (*noted, *_statistics(model))]
     before = [tf.identity(state) for state in states]
     logs = step()
     for state, old in zip(states, before, strict=True):
         state.assign(tf.where(there, tf.identity(state), old))
     return logs
+
+
+def _statistics(model):
+    """Returns the floats that each replica notes for itself while training.
+
+    Others (`aggregation="mean"` and so on) are assigned by all replicas
+    together, so that none can leave its own as it was.
+    """
+    frozen = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if not layer.trainable
+        for variable in layer.variables
+    }
+    return [
+        variable
+        for variable in model.non_trainable_weights
+        if tf.as_dtype(variable.dtype).is_floating
+        and variable.aggregation in (None, "none")
+        and id(variable) not in frozen
+    ]
 
 
 @contextlib.contextmanager
