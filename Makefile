@@ -20,13 +20,19 @@ run: $(VENV)/installed-all
 	$(BIN)/keras-lottery run
 
 # A file's tests stay in one process: they share what is trained once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules
+# Several devices have to be there before TensorFlow starts: by themselves.
+ALONE := tests/distribution
+
 test: lint
-	$(BIN)/python -m pytest -m "not slow" --doctest-modules \
-	    -n 2 --dist loadfile --durations=15 keras_lottery tests
+	$(PYTEST) -m "not slow" --durations=15 --ignore=$(ALONE) \
+	    keras_lottery tests; others=$$?; \
+	$(PYTEST) -m "not slow" --durations=15 $(ALONE) && exit $$others
 
 quick: lint
-	$(BIN)/python -m pytest -q -m "not slow and not thorough" \
-	    -n 2 --dist loadfile --doctest-modules keras_lottery tests
+	$(PYTEST) -q -m "not slow and not thorough" --ignore=$(ALONE) \
+	    keras_lottery tests; others=$$?; \
+	$(PYTEST) -q -m "not slow and not thorough" $(ALONE) && exit $$others
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests

@@ -1,4 +1,4 @@
-"""Do several devices find the tickets of one? python benchmarks/overlap.py
+"""Do several devices find the tickets of one? overlap.py [dense|conv]
 
 A ReLU network multiplies differences of rounding: two runs on one device whose
 sums are in another order do not end with the same masks either. So the bar for
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import bars
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,6 +23,14 @@ RUN = (
     *("-m", "keras_lottery.cli.main", "run", "--config=digits"),
     *("--config.controls.names=()", "--config.export.enabled=False"),
 )
+NETWORKS = {
+    "dense": (),  # the LeNet of the config: 300 and 100 units
+    "conv": (
+        *("--config.model.name=conv2", "--config.model.width=0.25"),
+        *("--config.model.arguments={}", "--config.prune.levels=6"),
+        *("--config.train.steps=300", "--config.eval_every=20"),
+    ),
+}
 GRAPH = "--config.train.compile=graph"
 RUNS = {
     "1 device": (GRAPH, "--threads=1"),
@@ -32,6 +41,11 @@ RUNS = {
         "--config.distribute.strategy=overlap:two_devices",
     ),
 }
+
+
+def runs_of(network):
+    """Returns the names of what is run; XLA's convolutions take too long."""
+    return [name for name in RUNS if (network, name) != ("conv", "XLA")]
 
 
 def two_devices():
@@ -117,15 +131,39 @@ def table(runs):
         )
 
 
+def compared(runs):
+    """Returns the `Bar` of overlap with two devices / with two threads.
+
+    Both are means over the levels above 0 of a replicate.
+    """
+    found = {name: masks(run) for name, run in runs.items()}
+    means = {"2 devices": {}, "2 threads": {}}
+    for name, by_replicate in means.items():
+        for where, mask in found["1 device"].items():
+            if where[1]:
+                share = overlap(mask, found[name][where])
+                by_replicate.setdefault(where[0], []).append(share)
+    devices, threads = (
+        [float(np.mean(each)) for each in by_replicate.values()]
+        for by_replicate in means.values()
+    )
+    told = "overlap with 2 devices / with 2 threads"
+    return bars.of_pairs(told, devices, threads, ">=", 1.0)
+
+
 def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("more", nargs="*", help="settings: --config.x=y")
+    parser.add_argument("network", nargs="?", default="dense", choices=NETWORKS)
     known, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = [*known.more, *more]
-        runs = {name: play(name, folder, settings) for name in RUNS}
+        settings = [*NETWORKS[known.network], *more]
+        runs = {
+            name: play(name, folder, settings)
+            for name in runs_of(known.network)
+        }
         print("\n".join(table(runs)))
+        print("\n" + bars.table([compared(runs)]))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ normalisation are not: Keras has every replica keep those of its own rows. They
 are replaced by their mean before anything is measured, kept or exported.
 """
 
+import zlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -132,52 +134,40 @@ def _differing(model, named):
     }
     if not named:
         return {}
-    found = _digests(model, tuple(named.values()))
+    found = _digests(model.distribute_strategy, list(named.values()))
     columns = dict(zip(named, found.T.tolist(), strict=True))
     return {n: column for n, column in columns.items() if len(set(column)) > 1}
 
 
-def _digests(model, variables):
+def _digests(strategy, variables):
     """Returns int checksums: a row for each replica, the same on every worker.
 
-    The function is traced once for a model and its variables.
+    On the host: a traced function of all variables takes 20 s to make for a
+    ResNet-50.
     """
-    kept = vars(model).setdefault("_lottery_digests", {})
-    key = tuple(map(id, variables))
-    if key not in kept:
-
-        def on_a_replica():
-            found = [digest(_value(variable)) for variable in variables]
-            return replicas.gathered(tf.stack(found))
-
-        kept[key] = replicas.compiled(model.distribute_strategy, on_a_replica)
-    local = model.distribute_strategy.experimental_local_results(kept[key]())
-    return local[0].numpy()
+    copies = [
+        strategy.experimental_local_results(_value(variable))
+        for variable in variables
+    ]
+    rows = [list(map(digest, copy)) for copy in zip(*copies, strict=True)]
+    found = np.array(rows, np.int64)
+    if replicas.workers(strategy) > 1:
+        found = tf.constant(found)
+        found = replicas.result(strategy, replicas.gathered, found).numpy()
+    return found.reshape(-1, len(variables))
 
 
 def digest(tensor):
-    """Returns a checksum of a tensor, an int32 scalar.
-
-    The sum of its words, each times an odd number that its place gives, modulo
-    2**32: any one bit that differs is seen.
+    """Returns the CRC-32 of a tensor's bytes: one bit that differs is seen.
 
     Example:
 
     >>> a, b = tf.constant([1.0, 2.0]), tf.constant([2.0, 1.0])
-    >>> int(digest(a)) == int(digest(a)), int(digest(a)) == int(digest(b))
+    >>> digest(a) == digest(a), digest(a) == digest(b)
     (True, False)
     """
-    tensor = tf.convert_to_tensor(tensor)
-    words = tf.reshape(_words(tensor), [-1])
-    return tf.reduce_sum(words * (2 * tf.range(tf.size(words)) + 1))
-
-
-def _words(tensor):
-    if tensor.dtype == tf.bool or tensor.dtype.size == 1:
-        return tf.cast(tensor, tf.int32)
-    if tensor.dtype.size == 2:
-        return tf.cast(tf.bitcast(tensor, tf.int16), tf.int32)
-    return tf.bitcast(tensor, tf.int32)
+    array = np.ascontiguousarray(tensor.numpy()).reshape(-1)
+    return zlib.crc32(array.view(np.uint8))
 
 
 def _average(strategy, variables):

@@ -26,7 +26,7 @@ from keras_lottery.errors import InexactMaskWarning
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.training import agreement
 from keras_lottery.training import keras_private
-from keras_lottery.training import replicas
+from keras_lottery.training import shares
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -104,7 +104,7 @@ class Attachment:
         self.active = False
         for optimizer in self._optimizers:
             optimizer.__dict__.pop("apply", None)
-            replicas.sum_again(optimizer)
+            shares.sum_again(optimizer)
         self._optimizers = []
         for name, variable in self.variables.items():
             variable.constraint = variable.constraint.then
@@ -191,7 +191,7 @@ def updated_by(optimizer, update):
         return
     optimizer.apply = functools.partial(update, optimizer)
     try:
-        with replicas.summing(optimizer):
+        with shares.summing(optimizer):
             yield
     finally:
         del optimizer.apply
@@ -202,8 +202,8 @@ def _mask_gradients(optimizer, variables, masks):
         keras_private.key(optimizer, variable): masks[name]
         for name, variable in variables.items()
     }
-    by = [replicas.apply]
-    replicas.stop_summing(optimizer)
+    by = [shares.apply]
+    shares.stop_summing(optimizer)
 
     def masked_apply(grads, trainable_variables=None):
         if trainable_variables is None:

@@ -48,27 +48,48 @@ def _function(model, method, own):
 
     @tf.function(autograph=False)
     def step(iterator):
+        # `get_next` raises an error at the end of the data, which does not
+        # keep the step behind it from having begun on nothing.
+        batch = iterator.get_next_as_optional()
+        there = batch.has_value()
         with programs.updates(model):
-            return run(iterator.get_next())
+            return there, _only_if(there, lambda: run(batch.get_value()))
 
     result = tf.function(model.get_metrics_result, autograph=False)
 
     def function(iterator):
         if not isinstance(iterator, tf.distribute.DistributedIterator):
             iterator = _cut(model, next(iterator))  # of `train_on_batch`
-            logs = step(iterator)
+            logs = step(iterator)[1]
             return logs if own else result()
         logs = None
         for _ in range(model.steps_per_execution):
-            try:
-                logs = step(iterator)
-            except tf.errors.OutOfRangeError:
-                if logs is None:
-                    raise
+            there, found = step(iterator)
+            if not there:
                 break
+            logs = found
+        if logs is None:
+            raise StopIteration
         return logs if own else result()
 
     return function
+
+
+def _only_if(there, step):
+    """Returns the logs of a step that is run only where `there`; else zeros."""
+    found = []
+
+    def run():
+        found.append(step())
+        return found[0]
+
+    def leave():
+        # Traced after `run`: what the logs are is known.
+        return tf.nest.map_structure(
+            lambda each: tf.zeros(each.shape, each.dtype), found[0]
+        )
+
+    return tf.cond(there, run, leave)
 
 
 def _cut(model, batch):

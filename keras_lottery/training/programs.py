@@ -9,6 +9,7 @@ On several replicas (graph mode and streams) the loop is outside, and every step
 in it is run on all of them: `replica_steps.py`.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -19,6 +20,7 @@ from keras_lottery.training import holding
 from keras_lottery.training import keras_private
 from keras_lottery.training import replica_steps
 from keras_lottery.training import replicas
+from keras_lottery.training import shares
 
 ROW_NUMBERS = 2**18  # of one call under XLA: 2 MB
 MOST_STEPS = 2000  # of one call under XLA
@@ -203,12 +205,14 @@ def updates(model):
     """
     optimizer = model.optimizer
     if fused.reason(optimizer) is not None:
-        return holding.updated_by(optimizer, replicas.apply)
+        if replicas.count(model) == 1:
+            return contextlib.nullcontext()
+        return holding.updated_by(optimizer, shares.apply)
     trained = keras_private.trained_by(optimizer)
     kept = fused.update(optimizer, constraints=any(map(_is_bound, trained)))
 
     def update(optimizer, gradients, variables=None):
-        gradients = replicas.summed(gradients)
+        gradients = shares.summed(gradients)
         same = variables is None or list(map(id, variables)) == list(
             map(id, trained)
         )

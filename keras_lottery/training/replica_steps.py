@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_lottery.training import keras_private
 from keras_lottery.training import replicas
+from keras_lottery.training import shares
 
 
 def of_recipe(model, recipe, logs_of):
@@ -70,7 +71,7 @@ def of_batch(model, step, logs_of):
             total = rows * strategy.num_replicas_in_sync
         else:
             batch = tf.nest.map_structure(_with_a_row, batch)
-        share = replicas.Share(rows, total, sums)
+        share = shares.Share(rows, total, sums)
         return _stepped(model, step, batch, share)
 
     def run(batch):
@@ -85,7 +86,7 @@ def _part(rows, sums):
     replica = replicas.this_replica()
     if replica is not None:
         first, last = replicas.bounds(rows, several, replica)
-        share = replicas.Share(last - first, rows, sums)
+        share = shares.Share(last - first, rows, sums)
         # A replica without rows takes one that counts for nothing.
         return (first, last - first, share) if share.rows else (0, 1, share)
     each, more = divmod(rows, several)
@@ -97,12 +98,12 @@ def _part(rows, sums):
         )
     context = tf.distribute.get_replica_context()
     first = tf.cast(context.replica_id_in_sync_group, tf.int32) * each
-    return first, each, replicas.Share(each, rows, sums)
+    return first, each, shares.Share(each, rows, sums)
 
 
 def _stepped(model, step, batch, share):
     """Runs a step; a batch that counts for nothing leaves metrics alone."""
-    with replicas.sharing(share):
+    with shares.sharing(share):
         if isinstance(share.rows, int) and share.rows:
             return step(batch)
         there = tf.cast(share.rows, tf.int32) > 0

@@ -1,6 +1,7 @@
 """Distribution strategies by name, and those this machine has devices for."""
 
 import contextlib
+import functools
 import json
 import os
 
@@ -22,16 +23,23 @@ def none():
     return None
 
 
+@functools.cache
 def one_device():
     """Returns a strategy on the first accelerator, or the CPU."""
     return tf.distribute.OneDeviceStrategy(_accelerators()[0])
 
 
+@functools.cache
 def mirrored():
-    """Returns a strategy over all accelerators of this machine, or the CPU."""
+    """Returns a strategy over all accelerators of this machine, or the CPU.
+
+    One for a process: TensorFlow numbers the sums of each from the same number
+    on, and a second one over other shapes is aborted.
+    """
     return tf.distribute.MirroredStrategy(_accelerators())
 
 
+@functools.cache
 def multi_worker(timeout=600.0):
     """Returns a strategy over the workers that TF_CONFIG names.
 
@@ -88,7 +96,8 @@ def scope(strategy):
 def found():
     """Returns the names of the strategies that can run on this machine."""
     names = ["none", "one_device", "mirrored"]
-    return [*names, "tpu"] if tf.config.list_physical_devices("TPU") else names
+    there = tf.config.list_physical_devices("TPU") or os.environ.get("TPU_NAME")
+    return [*names, "tpu"] if there else names
 
 
 def _names_a_cluster(text):

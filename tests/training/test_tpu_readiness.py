@@ -27,7 +27,6 @@ from keras_lottery.models import networks
 from keras_lottery.pruning import weights
 from keras_lottery.runs import compiling
 from keras_lottery.runs import configuration
-from keras_lottery.training import agreement
 from keras_lottery.training import decay
 from keras_lottery.training import enforce
 from keras_lottery.training import loop
@@ -522,14 +521,3 @@ def test_a_core_gets_its_rows(rows, number):
         each = min(8, rows - first) // CORES
         expected = [first + number * each + i for i in range(each)]
         assert seen.numpy().tolist() == expected + [0] * (4 - each)
-
-
-@pytest.mark.parametrize(
-    "dtype", ["float32", "bfloat16", "float16", "bool", "int32", "int64"]
-)
-def test_checksums_are_compiled(dtype):
-    values = tf.cast(tf.reshape(tf.range(12) % 5, (3, 4)), dtype)
-    compiled = tf.function(agreement.digest, jit_compile=True, autograph=False)
-    assert int(compiled(values)) == int(agreement.digest(values))
-    inside = {node.op for node in nodes(compiled)} - {"Placeholder"}
-    assert {op for op in inside if len(backends(op)) < 2} == set()
