@@ -15,6 +15,8 @@ import pytest
 from keras_lottery.runs.directory import RunDirectory
 from keras_lottery.tickets.ticket import Ticket
 
+pytestmark = pytest.mark.thorough
+
 HERE = pathlib.Path(__file__).parent
 SLOW = 300  # seconds; nothing here takes a fifth of that on a quiet machine
 RUN = (
