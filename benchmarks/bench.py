@@ -62,7 +62,7 @@ def _benchmarks():
                 f"{script}.py",
                 f"--threads={threads}",
             )
-    for script in ("start_up", "memory", "growth"):
+    for script in ("start_up", "memory", "growth", "distribution"):
         found[script] = (f"{script}.py",)
     return found
 
