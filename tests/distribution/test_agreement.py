@@ -127,10 +127,10 @@ PLACES = {
     "output/kernel": lambda m: weights.by_name(m.inner)["output/kernel"],
     "hidden/bias": lambda m: weights.by_name(m.inner)["hidden/bias"],
     "the mask of output/kernel": lambda m: m.attachment.masks["output/kernel"],
-    r"optimizer: sgd\w*/\w*output_kernel_momentum": lambda m: (
+    r"optimizer: (?i:sgd)\w*/\w*output_kernel_momentum": lambda m: (
         m.optimizer.momentums[2]
     ),
-    r"optimizer: sgd\w*/learning_rate": lambda m: m.optimizer.variables[1],
+    r"optimizer: (?i:sgd)\w*/learning_rate": lambda m: m.optimizer.variables[1],
 }
 
 
