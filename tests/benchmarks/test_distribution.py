@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import keras_lottery as lottery
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 LENET = 784 * 300 + 300 * 100 + 100 * 10
 SMALL = 6 * 5 + 5 * 3

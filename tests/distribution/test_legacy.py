@@ -8,6 +8,8 @@ import tf_keras
 import keras_lottery as lottery
 from keras_lottery.errors import RunError
 
+pytestmark = pytest.mark.thorough
+
 ROWS, BATCH = 120, 20
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, 6)).astype("f")

@@ -61,8 +61,8 @@ def test_what_is_no_part_is_refused_with_those_there_are(name, lab):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"replicates": 2},
-        {"rewind.step": 4, "replicates": 1},
+        pytest.param({"replicates": 2}, marks=pytest.mark.thorough),
+        pytest.param({"rewind.step": 4}, marks=pytest.mark.thorough),
         {
             "rewind.name": "fine_tune",
             "controls.names": ("reinitialize",),
