@@ -39,6 +39,25 @@ def parse(command, usage, arguments, define, words=(0, 0)):
     return known, found
 
 
+def define_places(known):
+    """Defines the flags of a command that trains: what it reads and keeps."""
+    text = {"flag_values": known}
+    flags.DEFINE_string("workdir", "runs", "Where runs are kept.", **text)
+    flags.DEFINE_enum(
+        "keep",
+        "tickets",
+        ["tickets", "all"],
+        "Of controls keep only the numbers, or the trained networks too.",
+        **text,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where tfds keeps its sets (TFDS_DATA_DIR).", **text
+    )
+    flags.DEFINE_boolean(
+        "download", False, "Let tfds download a set that is missing.", **text
+    )
+
+
 def nearest(name, known):
     """Returns a sentence with the name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, known, 1, cutoff=0.5)

@@ -102,14 +102,7 @@ def _listener(experiment):
 
 def _define(known):
     text = {"flag_values": known}
-    flags.DEFINE_string("workdir", "runs", "Where runs are kept.", **text)
-    flags.DEFINE_enum(
-        "keep",
-        "tickets",
-        ["tickets", "all"],
-        "Of controls keep only the numbers, or the trained networks too.",
-        **text,
-    )
+    arguments.define_places(known)
     flags.DEFINE_string(
         "part",
         None,
@@ -122,12 +115,6 @@ def _define(known):
         "Threads of TensorFlow; as many as cores where not given.",
         lower_bound=1,
         **text,
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Where tfds keeps its sets (TFDS_DATA_DIR).", **text
-    )
-    flags.DEFINE_boolean(
-        "download", False, "Let tfds download a set that is missing.", **text
     )
 
 

@@ -75,7 +75,7 @@ def _check(chosen):
 
 def _define(known):
     text = {"flag_values": known}
-    flags.DEFINE_string("workdir", "runs", "Where runs are kept.", **text)
+    arguments.define_places(known)
     flags.DEFINE_enum(
         "executor", "local", ["local", "ray"], "Where trials run.", **text
     )
@@ -95,19 +95,6 @@ def _define(known):
     flags.DEFINE_string("address", None, "Of a Ray cluster, or auto.", **text)
     flags.DEFINE_boolean("dry_run", False, "Only say what is to do.", **text)
     flags.DEFINE_boolean("report", True, "Write report.html of runs.", **text)
-    flags.DEFINE_enum(
-        "keep",
-        "tickets",
-        ["tickets", "all"],
-        "Of controls keep only the numbers, or the trained networks too.",
-        **text,
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Where tfds keeps its sets (TFDS_DATA_DIR).", **text
-    )
-    flags.DEFINE_boolean(
-        "download", False, "Let tfds download a set that is missing.", **text
-    )
 
 
 def _swept(points, chosen):

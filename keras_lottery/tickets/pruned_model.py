@@ -14,6 +14,7 @@ from keras_lottery.tickets import winning
 from keras_lottery.training import enforce
 from keras_lottery.training import holding
 from keras_lottery.training import keras_private
+from keras_lottery.training import replicas
 from keras_lottery.training.over_replicas import OverReplicas
 
 
@@ -183,7 +184,7 @@ class PrunedModel(OverReplicas):
 
     def hold_optimizer(self):
         """Makes the masks hold through the compiled optimizer."""
-        keras_private.check_scope(self)
+        replicas.check_scope(self)
         if self.has_own_step():
             self._compile_inner()
         if not self.optimizer.built:

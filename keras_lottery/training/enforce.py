@@ -9,6 +9,7 @@ from keras_lottery.pruning import find
 from keras_lottery.pruning import weights
 from keras_lottery.training import keras_private
 from keras_lottery.training import replicas
+from keras_lottery.training import shares
 from keras_lottery.training.holding import Attachment
 from keras_lottery.training.holding import zeroed_gradient
 
@@ -27,7 +28,8 @@ def attach(model, mask):
         mask: A `Mask` of some of its weights.
 
     Raises:
-        ValueError: The mask does not fit the model.
+        ValueError: The mask does not fit the model, or its optimizer cannot
+            train on several replicas.
 
     Example:
 
@@ -40,12 +42,14 @@ def attach(model, mask):
     >>> detach(model)
     """
     find.check_fits(model, mask)
+    optimizer = compiled_optimizer(model)
+    if optimizer is not None:
+        shares.check(optimizer)
     held = _ATTACHED.get(model)
     if held is None or set(held.masks) != set(mask):
         if is_attached(model):
             detach(model)
         held = _ATTACHED[model] = _new_attachment(model, mask)
-    optimizer = compiled_optimizer(model)
     if not held.active:
         held.activate()
         _exchange_functions(model, None, held)

@@ -202,8 +202,8 @@ def _mask_gradients(optimizer, variables, masks):
         keras_private.key(optimizer, variable): masks[name]
         for name, variable in variables.items()
     }
-    by = [shares.apply]
     shares.stop_summing(optimizer)
+    by = [shares.apply]
 
     def masked_apply(grads, trainable_variables=None):
         if trainable_variables is None:

@@ -264,32 +264,6 @@ def build_compiled(model, batch):
         model._symbolic_build(data_batch=batch)
 
 
-def check_scope(model):
-    """Raises a ValueError for an optimizer made outside the model's strategy.
-
-    Its slots and counters would not be those of every replica.
-    """
-    trained_by = strategy(model.optimizer)
-    if trained_by is not model.distribute_strategy:
-        raise ValueError(
-            f"{model.name!r} was built under "
-            f"{type(model.distribute_strategy).__name__}, its optimizer under "
-            f"{type(trained_by).__name__}. Build, prune and compile inside "
-            "one `with strategy.scope():`."
-        )
-    if trained_by.num_replicas_in_sync == 1:
-        return
-    for leaf in leaves(model.optimizer):
-        for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
-            if getattr(leaf, name, None):
-                raise ValueError(
-                    f"{type(leaf).__name__} has {name}={getattr(leaf, name)}: "
-                    "Keras takes it in a branch, in which TensorFlow allows no "
-                    "step of several replicas. Leave it out and choose a "
-                    "larger batch, or train on one device."
-                )
-
-
 def example_of(iterator):
     """Returns what a batch of Keras's epoch iterator looks like; reads none.
 

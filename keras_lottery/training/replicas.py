@@ -23,6 +23,21 @@ def in_scope(model):
     return keras_private.in_scope(found)
 
 
+def check_scope(model):
+    """Raises a ValueError for an optimizer made outside the model's strategy.
+
+    Its slots and counters would not be those of every replica.
+    """
+    trained_by = keras_private.strategy(model.optimizer)
+    if trained_by is not model.distribute_strategy:
+        raise ValueError(
+            f"{model.name!r} was built under "
+            f"{type(model.distribute_strategy).__name__}, its optimizer under "
+            f"{type(trained_by).__name__}. Build, prune and compile inside "
+            "one `with strategy.scope():`."
+        )
+
+
 def strategy_of(variables):
     """Returns the strategy that distributes some variables, or None."""
     for variable in variables:

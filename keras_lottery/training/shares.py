@@ -78,8 +78,28 @@ def summing(optimizer):
         sum_again(optimizer)
 
 
+def check(optimizer):
+    """Raises a ValueError for what several replicas cannot be trained with."""
+    if keras_private.strategy(optimizer).num_replicas_in_sync == 1:
+        return
+    for leaf in keras_private.leaves(optimizer):
+        for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+            if getattr(leaf, name, None):
+                raise ValueError(
+                    f"{type(leaf).__name__} has {name}={getattr(leaf, name)}: "
+                    "Keras takes it in a branch, in which TensorFlow allows no "
+                    "step of several replicas. Leave it out and choose a "
+                    "larger batch, or train on one device."
+                )
+
+
 def stop_summing(optimizer):
-    """Has Keras leave the summing over replicas to `summed`."""
+    """Has Keras leave the summing over replicas to `summed`.
+
+    Raises:
+        ValueError: Several replicas cannot be trained with it.
+    """
+    check(optimizer)
     if keras_private.strategy(optimizer).num_replicas_in_sync > 1:
         for leaf in keras_private.leaves(optimizer):
             keras_private.leave_sums_alone(leaf)

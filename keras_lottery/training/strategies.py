@@ -61,6 +61,7 @@ def multi_worker(timeout=600.0):
     )
 
 
+@functools.cache
 def tpu():
     """Returns a strategy over the TPU of TPU_NAME, or of this machine."""
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(

@@ -503,6 +503,22 @@ def test_optimizers_that_branch_are_refused(devices, changed):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_they_are_refused_without_fit_too_and_no_mask_is_attached(devices):
+    model = devices.build(2, network)
+    with devices.scope(2):
+        model.compile(adam(gradient_accumulation_steps=2), "mse")
+    mask = lottery.find_mask(model, 0.5)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Adam has gradient_accumulation_s"):
+        lottery.attach(model, mask)
+    with lottery.masked(devices.build(2, network), mask):
+        pass  # another model, not compiled
+    for mine, theirs in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match="No mask is attached"):
+        lottery.detach(model)
+
+
 def test_optimizers_from_outside_the_scope_are_refused(devices):
     pruned = devices.pruned(2, network, sgd)
     outside = keras.optimizers.SGD(0.1)
