@@ -23,6 +23,7 @@ extras["ray"] = ["ray>=2.60"]
 extras["test"] = [
     *extras["all"],
     *extras["ray"],
+    "hypothesis>=6.100",
     "ipykernel>=6.29",
     "nbclient>=0.10",
     "nbformat>=5.10",

@@ -9,8 +9,19 @@ class RunError(Exception):
     """A lottery that cannot go on: diverged training, a damaged run."""
 
 
+class DamageError(RunError):
+    """A file of a run that is not as it was written, or not of this run."""
+
+
 class WorkerLostError(RunError):
     """One of several workers ended: start all again, and training goes on."""
+
+
+class Preempted(SystemExit):
+    """Asked to stop by SIGTERM, after saving: the same call goes on later.
+
+    Uncaught, it ends the process with its exit code, 75.
+    """
 
 
 class LayerCollapseWarning(UserWarning):

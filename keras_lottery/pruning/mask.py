@@ -189,7 +189,7 @@ class Mask(Mapping):
 
         Raises:
             ValueError: An array has not the bytes that its shape needs, or
-                bits set beyond its end.
+                bits set beyond its end; a shape is none.
         """
         if set(packed) != set(shapes):
             raise ValueError(
@@ -197,9 +197,7 @@ class Mask(Mapping):
             )
         bits, counts = {}, {}
         for name, shape in shapes.items():
-            if min(shape, default=0) < 0:
-                raise ValueError(f"The shape of {name!r} is negative: {shape}.")
-            size = math.prod(shape)
+            size = _size(name, shape)
             array = np.asarray(packed[name])
             if array.dtype != np.uint8:
                 raise ValueError(
@@ -240,6 +238,21 @@ class Mask(Mapping):
             digest.update(repr((name, tuple(map(int, shape)))).encode())
             digest.update(packed)
         return digest.hexdigest()
+
+
+def _size(name, shape):
+    """Returns how many weights a shape has, which may come from a file."""
+    if len(shape) > 64 or not all(_is_length(length) for length in shape):
+        raise ValueError(
+            f"The shape of {name!r} is none of an array: {shape!r:.80}."
+        )
+    return math.prod(map(int, shape))
+
+
+def _is_length(length):
+    """Whether NumPy can have an array of this length."""
+    whole = isinstance(length, (int, np.integer))
+    return whole and type(length) is not bool and 0 <= length < 2**63
 
 
 def _require_same_shapes(one, other):

@@ -7,6 +7,7 @@ each, and fire when a level ends: at `level * steps_per_level`.
 
 import abc
 import copy
+import reprlib
 
 import keras
 import numpy as np
@@ -207,29 +208,58 @@ def serialize(schedule):
 def deserialize(config, custom_objects=None):
     """Returns what `serialize` was given.
 
+    Nothing that a config names is imported.
+
     Args:
         config: `{"class_name": ..., "config": ...}`, or a dict of patterns.
         custom_objects: Dict from class name to class, for own schedules.
+
+    Raises:
+        ValueError: It is of no schedule that is known, or with arguments that
+            this one does not take.
 
     Example:
 
     >>> deserialize(OneShot(0.5).get_config()).sparsity(1)
     0.5
     """
-    if set(config) != {"class_name", "config"}:
+    if isinstance(config, dict) and set(config) != {"class_name", "config"}:
         return {
-            pattern: deserialize(each, custom_objects)
+            pattern: _one(each, custom_objects)
             for pattern, each in config.items()
         }
-    name = config["class_name"]
-    known = {**SCHEDULES, **(custom_objects or {})}
-    found = known.get(name) or keras.saving.get_registered_object(name)
-    if found is None:
+    return _one(config, custom_objects)
+
+
+def _one(config, custom_objects):
+    """Returns the schedule of a config that may come from anybody."""
+    if not isinstance(config, dict) or set(config) != {"class_name", "config"}:
         raise ValueError(
-            f"Unknown schedule {name!r}. Expected one of "
+            'A schedule is written as {"class_name": ..., "config": ...}, got '
+            f"{reprlib.repr(config)}."
+        )
+    name = config["class_name"]
+    found = _class(name, {**SCHEDULES, **(custom_objects or {})})
+    try:
+        return found.from_config(config["config"])
+    except (ArithmeticError, TypeError) as error:
+        raise ValueError(
+            f"{name} does not take {reprlib.repr(config['config'])}: {error}"
+        ) from error
+
+
+def _class(name, known):
+    """Returns the class of schedules of a name; other classes are none."""
+    found = None
+    if isinstance(name, str):
+        registered = keras.saving.get_registered_object
+        found = known.get(name) or registered(name)
+    if not isinstance(found, type) or not issubclass(found, PruningSchedule):
+        raise ValueError(
+            f"Unknown schedule {reprlib.repr(name)}. Expected one of "
             f"{', '.join(known)}; pass your own in `custom_objects`."
         )
-    return found.from_config(config["config"])
+    return found
 
 
 def firings(schedule, steps):

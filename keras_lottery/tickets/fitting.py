@@ -1,22 +1,17 @@
 """How `PrunedModel.fit` plays: one Keras training per level."""
 
-import logging
-
 import keras
 
 from keras_lottery import checks
 from keras_lottery import seeds
+from keras_lottery.tickets import fit_checkpoints
 from keras_lottery.tickets import in_place
 from keras_lottery.tickets import lottery as lotteries
 from keras_lottery.tickets import search
-from keras_lottery.training import agreement
-from keras_lottery.training import callbacks as hooks
-from keras_lottery.training import early_stopping
+from keras_lottery.tickets.fit_training import Training
 from keras_lottery.training import feeds
-from keras_lottery.training import step_fit
+from keras_lottery.training import keras_private
 from keras_lottery.training import workers
-
-log = logging.getLogger(__name__)
 
 
 class Played:
@@ -27,6 +22,23 @@ class Played:
         self.progress = lotteries.Progress()
         self.after = None
         self.compiled_for = None  # the optimizer that the inner model steps by
+        self._begun_with = None, []
+
+    def note_rates(self, optimizer):
+        """Notes the learning rates that an optimizer begins with."""
+        if self._begun_with[0] is not optimizer:
+            rates = map(keras_private.learning_rate,
+                        keras_private.leaves(optimizer))  # fmt: skip
+            numbers = [
+                float(rate.numpy())
+                for rate in rates
+                if isinstance(rate, keras.Variable)
+            ]
+            self._begun_with = optimizer, numbers
+
+    def rates(self):
+        """Returns them: callbacks change them while it trains."""
+        return self._begun_with[1]
 
 
 def fit(
@@ -46,6 +58,9 @@ def fit(
     sample_weight=None,
     initial_epoch=0,
     steps_per_epoch=None,
+    checkpoint_dir=None,
+    checkpoint_steps=None,
+    checkpoint_seconds=None,
     **validation,
 ):
     """Plays the lottery on a `PrunedModel`; see its `fit`.
@@ -55,6 +70,7 @@ def fit(
         keras_fit: `keras.Model.fit` bound to it.
         **validation: `validation_steps` and others, for Keras.
     """
+    saves = checkpoint_dir, checkpoint_steps, checkpoint_seconds
     if validation_split and validation_data is None:
         (x, y, sample_weight), validation_data = feeds.split(
             x, y, sample_weight, validation_split
@@ -82,115 +98,18 @@ def fit(
         pruned, keras_fit, feed, epochs, _as_list(callbacks), arguments
     )
     training.initial_step = initial_epoch * feed.per_epoch
+    return _played(pruned, training, saves)
+
+
+def _played(pruned, training, saves):
     play = _in_levels if pruned.settings.in_levels else in_place.play
-    with workers.watched(pruned.distribute_strategy):
+    with (
+        workers.watched(pruned.distribute_strategy),
+        fit_checkpoints.kept(training, *saves) as training.saver,
+    ):
         play(pruned, training)
     pruned.history = training.history
     return training.history
-
-
-class Training:
-    """One call of `fit`: the same data and callbacks, level after level."""
-
-    def __init__(self, pruned, keras_fit, feed, epochs, callbacks, arguments):
-        self.pruned, self.keras_fit = pruned, keras_fit
-        self.feed, self.epochs = feed, epochs
-        self.callbacks, self.arguments = callbacks, arguments
-        self.initial_step = 0
-        self._train = self._stepping() or self._by_keras
-        self.history = keras.callbacks.History()
-        self.history.set_model(pruned)
-        self.history.history, self.history.epoch = {}, []
-
-    def run(self, first_step, where, at=None, before=(), stops=()):
-        """Trains once, from a step to the end; returns the metrics.
-
-        Args:
-            first_step: Where to start; it may lie inside an epoch.
-            where: What to call this training, in errors.
-            at: Dict from step to a function called when it is done.
-            before: Callbacks that come before the user's.
-            stops: Steps between which they have to be called.
-        """
-        first_step = max(first_step, self.initial_step)
-        steps = hooks.Steps(self.feed, self.epochs, first_step, at or {})
-        curve = hooks.Curve(steps)
-        masks = hooks.Masks()
-        guard = hooks.StopOnDivergence(steps, where)
-        settle = hooks.Settle(
-            lambda: agreement.settle_statistics(self.pruned.inner)
-        )
-        told = [settle, steps, guard, curve, masks, *before, *self.callbacks]
-        history = self._train(first_step, told, {*(at or ()), *stops})
-        self._extend(history, masks)
-        return early_stopping.summarize(curve.rows)
-
-    def _stepping(self):
-        """Returns the `StepFit`, or None where Keras's own `fit` has to train.
-
-        It trains as `_by_keras` does.
-        """
-        pruned = self.pruned
-        why = step_fit.reason_against(pruned, self.feed, self.callbacks)
-        if why is not None:
-            log.info("Keras's own fit trains, step by step: %s.", why)
-            return None
-        name = step_fit.watching(self.callbacks)
-        if name is not None:
-            log.info(
-                "%s has a hook for every step, so that each step is a call of "
-                "its own: for a small network that takes longer than the step.",
-                name,
-            )
-        pruned.hold_optimizer()
-        return step_fit.StepFit(pruned, self.feed, self.epochs, self.arguments)
-
-    def _by_keras(self, first_step, callbacks, stops):
-        """Trains from a step to the end; returns the `History`.
-
-        Args:
-            first_step: Where to begin.
-            callbacks: Keras callbacks; the second is a `Steps`.
-            stops: Steps that the callbacks have to see.
-        """
-        self._check_steps({first_step, *stops})
-        return self.keras_fit(
-            **self.feed.arguments(first_step),
-            **self.arguments,
-            initial_epoch=self.epochs.place(first_step)[0],
-            callbacks=[*callbacks, hooks.CutEpoch(callbacks[1])],
-        )
-
-    def announce(self):
-        """Says which level begins, where Keras shows progress."""
-        if self.arguments["verbose"] not in (0, "0"):
-            mask = self.pruned.mask
-            print(
-                f"Level {self.pruned.level}: {mask.kept:,} of {mask.size:,} "
-                f"weights ({mask.density:.1%})"
-            )
-
-    def _extend(self, history, masks):
-        columns = {
-            **history.history,
-            "level": masks.levels,
-            "sparsity": masks.sparsities,
-        }
-        self.history.epoch.extend(history.epoch)
-        for name, column in columns.items():
-            self.history.history.setdefault(name, []).extend(column)
-
-    def _check_steps(self, wanted):
-        """Keras calls back once per call: steps inside one cannot be met."""
-        a_call = self.pruned.steps_per_execution
-        for step in wanted:
-            inside = step % self.epochs.per_epoch
-            if inside % a_call or (inside and self.epochs.per_epoch % a_call):
-                raise ValueError(
-                    f"Step {step} lies inside a call of steps_per_execution="
-                    f"{a_call} steps. Compile with steps_per_execution=1, or "
-                    "choose a step between two calls."
-                )
 
 
 def _in_levels(pruned, training):
@@ -200,12 +119,14 @@ def _in_levels(pruned, training):
         training.epochs.steps,
         optimizer=lambda: pruned.optimizer,
     )
-    progress = played.progress
-    if progress.begin is None:  # nothing trained by this object yet
-        progress.level = pruned.level
-    _check_can_go_on(pruned, progress, lottery)
+    if played.progress.begin is None:  # nothing trained by this object yet
+        played.progress.level = pruned.level
     training.feed.check_start(lottery.first_step(1))  # refused now, or never
     pruned.hold_optimizer()
+    progress = training.saver.go_on(played.progress, lottery)
+    if training.saver.found_all and progress.finished(lottery.levels):
+        return
+    _check_can_go_on(pruned, progress, lottery)
     if played.after is not None:
         progress.continue_after(played.after, lottery)
         played.after = None
@@ -228,6 +149,7 @@ def _in_levels(pruned, training):
         attachment = pruned.attachment
         for found in search.levels(lottery, train, attachment, progress):
             played.tickets.append(found)
+            training.saver.finish(found)
 
 
 def _check_can_go_on(pruned, progress, lottery):

@@ -2,47 +2,63 @@
 
 from keras_lottery.pruning import find
 from keras_lottery.pruning import schedules
+from keras_lottery.tickets import lottery as lotteries
+from keras_lottery.tickets import proving
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import callbacks as hooks
 from keras_lottery.training import state
 
 
 def play(pruned, training):
-    """One training in which the schedules prune at their own steps."""
-    before = int(pruned.clock.numpy())
-    last = before + training.epochs.steps
-    due = _due(pruned.settings.grouped, last)
-    start, start_state = tickets.parted(
-        state.snapshot(pruned.inner).model, pruned.mask
-    )
+    """One training in which the schedules prune at their own steps.
+
+    Raises:
+        RunError: It diverged, or a proof failed.
+    """
+    pruned.hold_optimizer()
+    progress = training.saver.go_on(lotteries.Progress())
+    if progress.trained:
+        return
+    if progress.zero is None:
+        progress.zero = state.snapshot(pruned.inner)
+    first = training.initial_step
+    done = training.saver.steps_done(first) - first
+    before = int(pruned.clock.numpy()) - done
+    due = _due(pruned.settings.grouped, before + training.epochs.steps)
+    start = tickets.parted(progress.zero.model, pruned.mask)
 
     def prune(done):
         step = before + done + 1  # the one that comes next
         if step in due:
-            _prune_in_place(pruned, due[step], start)
+            _prune_in_place(pruned, due[step], start[0])
 
     def count(steps):
         pruned.clock.assign(before + steps)
 
-    pruned.hold_optimizer()
-    stops = [step - before - 1 for step in due if step > before]
-    hook = hooks.BetweenSteps(prune, count)
-    metrics = training.run(0, "training", before=[hook], stops=stops)
-    pruned.attachment.settle(pruned.inner, pruned.optimizer)
+    stops = [first + step - before - 1 for step in due if step > before]
+    hook = hooks.BetweenSteps(prune, count, done)
+    metrics = training.run(first, "training", before=[hook], stops=stops)
+    ticket = _ticket(pruned, start, metrics)
+    pruned.played.tickets.append(ticket)
+    training.saver.finish(ticket)
+
+
+def _ticket(pruned, start, metrics):
+    mask, inner = pruned.mask, pruned.inner
+    pruned.attachment.settle(inner, pruned.optimizer)
     pruned.attachment.apply()
-    end, end_state = tickets.ended(pruned.inner, pruned.mask)
-    pruned.played.tickets.append(
-        tickets.Ticket(
-            pruned.mask,
-            start,
-            start_state,
-            end,
-            end_state,
-            pruned.level,
-            metrics,
-            {"schedule": schedules.serialize(pruned.settings.grouped)},
-            tickets.config_of(pruned.inner),
-        )
+    step = int(pruned.clock.numpy())
+    proving.training(
+        "training", step, inner, pruned.optimizer, mask, pruned.mask, metrics
+    )
+    return tickets.Ticket(
+        mask,
+        *start,
+        *tickets.ended(inner, mask),
+        pruned.level,
+        metrics,
+        {"schedule": schedules.serialize(pruned.settings.grouped)},
+        tickets.config_of(inner),
     )
 
 
@@ -64,8 +80,9 @@ def _due(grouped, steps):
 def _prune_in_place(pruned, sparsities, start):
     settings, before = pruned.settings, pruned.mask
     level = pruned.level + 1
+    budgets = find.budgets_of(settings.governed, sparsities, before)
     after = find.prune_to(
-        find.budgets_of(settings.governed, sparsities, before),
+        budgets,
         pruned.inner,
         before,
         start=start,
@@ -77,3 +94,6 @@ def _prune_in_place(pruned, sparsities, start):
     )
     pruned.attachment.set(after)
     pruned.note_level(level)
+    where = f"level {level}, pruned in place"
+    chosen = settings.allocation
+    proving.pruning(where, before, after, budgets, chosen, pruned.inner)

@@ -96,6 +96,7 @@ class Player:
                 callbacks=[tfmot_bridge.UpdatePruningStep(), *callbacks], **rest
             )
 
+        _refuse_checkpoints(arguments)
         history = fitting.fit(
             self, relayed, x, y, steps_per_epoch=steps_per_epoch, **arguments
         )
@@ -104,6 +105,7 @@ class Player:
 
     def as_tfmot(self, keras_fit, x, y, *, callbacks=None, **arguments):
         """One training with tfmot's callback: its schedule does the rest."""
+        _refuse_checkpoints(arguments)
         given = callbacks if isinstance(callbacks, (list, tuple)) else []
         given = given or [each for each in [callbacks] if each]
         update = tfmot_bridge.UpdatePruningStep()
@@ -115,3 +117,11 @@ class Player:
         reasons.update(self.settings.ungoverned(self.inner))
         reasons.update(self.refused)
         return {n: why for n, why in reasons.items() if n not in self.mask}
+
+
+def _refuse_checkpoints(arguments):
+    if arguments.get("checkpoint_dir") is not None:
+        raise ValueError(
+            "checkpoint_dir is for Keras 3 models; this one is of tf_keras. "
+            "Use BackupAndRestore of tf_keras, or build the model with Keras 3."
+        )

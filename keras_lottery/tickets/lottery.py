@@ -15,6 +15,7 @@ from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.tickets import proving
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import enforce
@@ -106,10 +107,24 @@ class Lottery:
 
     def kept(self, level):
         """Returns how many weights are kept at a level, by the schedule."""
-        full = Mask.full({name: self.variables[name] for name in self.names})
+        return sum(count for _, count in self.budgets(level))
+
+    def budgets(self, level):
+        """Returns (names, how many of them are kept) of each group."""
+        variables = self.variables
+        full = Mask.full({name: variables[name] for name in self.names})
         sparsities = groups.sparsities(self.schedule, level)
-        budgets = find.budgets_of(self.governed, sparsities, full)
-        return sum(count for _, count in budgets)
+        return find.budgets_of(self.governed, sparsities, full)
+
+    def is_of(self, ticket):
+        """Returns whether a ticket was found by the same schedule.
+
+        More levels, or longer ones, are of the same.
+        """
+        recorded = ticket.provenance.get("schedule")
+        return recorded is not None and _endless(recorded) == _endless(
+            schedules.serialize(dict(self.schedule))
+        )
 
     def first_step(self, level):
         """Returns the step that the training of a level starts at."""
@@ -227,6 +242,7 @@ class Progress:
 
         Raises:
             ValueError: What the lottery rewinds to is not all there.
+            RunError: What is there is not of one lottery.
         """
         whole = lottery.rewind.restore is rewinds.everything
         if (lottery.rewind_step and not point) or not (whole or end):
@@ -239,6 +255,7 @@ class Progress:
             raise ValueError("Cannot continue from a ticket never trained.")
         start = {**ticket.start, **ticket.start_state}
         tickets.check_fits(start, lottery.model)
+        proving.loading(lottery, ticket, point, end)
         state.restore_model(start, lottery.model)
         self.zero = state.first(lottery.model, lottery.optimizer())
         self.point = point or self.zero
@@ -247,6 +264,22 @@ class Progress:
             ticket.restore(lottery.model, "end")
         else:
             state.restore(end, lottery.model, lottery.optimizer())
+
+
+def _endless(recorded):
+    """Returns a serialized schedule without how many levels it has."""
+    return [
+        (
+            pattern,
+            each["class_name"],
+            {
+                name: value
+                for name, value in each["config"].items()
+                if name not in ("levels", "steps_per_level")
+            },
+        )
+        for pattern, each in recorded.items()
+    ]
 
 
 def name_of(choice):

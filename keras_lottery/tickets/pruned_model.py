@@ -8,11 +8,11 @@ from keras_lottery.pruning import tables
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import fitting
 from keras_lottery.tickets import lottery
+from keras_lottery.tickets import mask_variables
 from keras_lottery.tickets import saving
 from keras_lottery.tickets import settings
 from keras_lottery.tickets import winning
 from keras_lottery.training import enforce
-from keras_lottery.training import holding
 from keras_lottery.training import keras_private
 from keras_lottery.training import replicas
 from keras_lottery.training.over_replicas import OverReplicas
@@ -64,36 +64,11 @@ class PrunedModel(OverReplicas):
             seed=seed,
         )
         self.settings.check(inner)
-        self._make_masks()
+        self._level = mask_variables.scalar(self, "level")
+        self.clock = mask_variables.scalar(self, "clock")
+        self.attachment = mask_variables.attached(self)
         self.played = fitting.Played()
         self.built = True
-
-    def _make_masks(self):
-        def scalar(name):
-            return self.add_weight(
-                shape=(), dtype="int32", trainable=False, name=name,
-                initializer="zeros", aggregation="only_first_replica",
-            )  # fmt: skip
-
-        self._level = scalar("level")
-        self.clock = scalar("clock")
-        named = weights.by_name(self.inner)
-        variables = {n: named[n] for n in self.settings.governed_names}
-        masks = {
-            weight_name: self.add_weight(
-                shape=variable.shape,
-                dtype="bool",
-                initializer="ones",
-                trainable=False,
-                name=weight_name.replace("/", ".") + ".mask",
-                autocast=False,
-                aggregation="only_first_replica",
-            )
-            for weight_name, variable in variables.items()
-        }
-        self.attachment = enforce.adopt(
-            self.inner, holding.Attachment(variables, masks)
-        )
 
     # ---------------------------------------------------------------- state
 
@@ -189,6 +164,7 @@ class PrunedModel(OverReplicas):
             self._compile_inner()
         if not self.optimizer.built:
             keras_private.build(self.optimizer, self.trainable_variables)
+        self.played.note_rates(self.optimizer)
         self.attachment.hold(self.optimizer)
 
     def train_step(self, data):
@@ -228,6 +204,8 @@ class PrunedModel(OverReplicas):
         validation_split=0.0,
         validation_data=None,
         shuffle=True,
+        *,
+        checkpoint_dir=None,
         **more,
     ):
         """Plays the lottery: a complete training per level.
@@ -238,6 +216,17 @@ class PrunedModel(OverReplicas):
         at the rewind step. A second `fit` continues from the level reached.
 
         With a schedule that prunes in place (tfmot's own) it is one training.
+
+        With `checkpoint_dir` nothing is lost: after a crash, SIGTERM (exit code
+        75) or Ctrl-C the same script goes on where it was, with a model built
+        anew, and ends with the same tickets, weights and `History`, bit for
+        bit; once all is done it gets them without training. Kept of callbacks
+        is what is plain: numbers, text, arrays, lists and dicts of those.
+        Random numbers drawn outside layers are not kept. A dataset has to give
+        the same order whenever it is read: `shuffle(n, seed,
+        reshuffle_each_iteration=False)`. Keras's own loop, which trains
+        `PyDataset`s, is saved at epochs; a generator only at levels, as it
+        begins anew.
 
         Args:
             x: Arrays, a `tf.data.Dataset`, a `PyDataset` or a generator; the
@@ -250,18 +239,22 @@ class PrunedModel(OverReplicas):
             validation_split: Fraction of the arrays to validate on.
             validation_data: What to validate on; needed for winning tickets.
             shuffle: Whether arrays get a new order in every pass.
+            checkpoint_dir: A folder for this lottery, to go on from.
             **more: `class_weight`, `sample_weight`, `initial_epoch`,
                 `steps_per_epoch`, `validation_steps`,
                 `validation_batch_size`, `validation_freq`, as in Keras.
+                `checkpoint_seconds` (30) between two checkpoints, or
+                `checkpoint_steps`. They cost under 2 % of the time.
 
         Returns:
             A Keras `History` over all levels, with columns `level` and
             `sparsity`. Afterwards the model holds the last level's weights.
 
         Raises:
-            ValueError: Not compiled, all levels played, or a schedule that
-                would never fire.
+            ValueError: Not compiled, all levels played, a schedule that would
+                never fire, or a `checkpoint_dir` of something else.
             RunError: Training diverged or lost a worker; earlier levels stay.
+                Or `checkpoint_dir` is in use, damaged or not writable.
         """
         if not self.compiled:
             raise ValueError(
@@ -280,6 +273,7 @@ class PrunedModel(OverReplicas):
             validation_split=validation_split,
             validation_data=validation_data,
             shuffle=shuffle,
+            checkpoint_dir=checkpoint_dir,
             **more,
         )
 

@@ -21,11 +21,17 @@ class Rewind(NamedTuple):
             its whole length.
         start: Which weights the ticket calls its start: those of the rewind
             `"point"`, of step `"zero"`, or those the `"level"` began with.
+        returns: Parts of the state (`proofs.PARTS`) that are those of the
+            rewind point afterwards. Proved after every rewind, bit for bit;
+            weights are zero where removed, their slots fresh.
+        keeps: Parts that are as the last level ended. Proved in the same way.
     """
 
     restore: Callable
     starts_at_step: bool
     start: str
+    returns: tuple = ()
+    keeps: tuple = ()
 
 
 def everything(point, model, optimizer):
@@ -46,16 +52,24 @@ def nothing(point, model, optimizer):
     del point, model, optimizer
 
 
+_ALL = ("weights", "others", "slots", "clock")
+
 REWINDS = {
     # Frankle & Carbin (2019) at step 0; Frankle et al. (2020) after it.
-    "weights": Rewind(everything, True, "point"),
+    "weights": Rewind(everything, True, "point", returns=_ALL),
     # Renda et al. (2020), section 4: learning rate rewinding.
-    "learning_rate": Rewind(clock, True, "level"),
+    "learning_rate": Rewind(
+        clock,
+        True,
+        "level",
+        returns=("clock",),
+        keeps=("weights", "others", "slots"),
+    ),
     # Renda et al. (2020), section 3: the last learning rate, see `held_rate`.
-    "fine_tune": Rewind(nothing, False, "level"),
+    "fine_tune": Rewind(nothing, False, "level", keeps=_ALL),
     # Frankle & Carbin (2019), appendix B, strategy 2.
-    "continue": Rewind(nothing, False, "zero"),
-    "none": Rewind(nothing, False, "level"),
+    "continue": Rewind(nothing, False, "zero", keeps=_ALL),
+    "none": Rewind(nothing, False, "level", keeps=_ALL),
 }
 
 

@@ -5,9 +5,9 @@ package goes through it.
 """
 
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.tickets import proving
 from keras_lottery.tickets.lottery import Lottery
 from keras_lottery.tickets.lottery import Progress
-from keras_lottery.training import callbacks
 from keras_lottery.training import enforce
 from keras_lottery.training import state
 
@@ -23,22 +23,27 @@ def levels(lottery, train, attachment, progress):
         progress: Where an earlier call stopped, or a new `Progress`.
 
     Raises:
-        RunError: Weights are not finite after a training, or not the same on
-            all replicas.
+        RunError: Weights, losses or the optimizer's slots are not finite
+            after a training, weights are not the same on all replicas, or
+            what a rewind has to leave is not there.
     """
     model, rewind = lottery.model, lottery.rewind
     while not progress.finished(lottery.levels):
         if progress.trained:
-            attachment.set(lottery.next_mask(attachment.mask, progress))
-            rewind.restore(progress.point, model, lottery.optimizer())
-            attachment.apply()
-            progress.enter(progress.level + 1, lottery.snapshot())
+            mask = lottery.next_mask(attachment.mask, progress)
+            with proving.rewinding(lottery, attachment, progress):
+                attachment.set(mask)
+                rewind.restore(progress.point, model, lottery.optimizer())
+                attachment.apply()
+                progress.enter(progress.level + 1, lottery.snapshot())
         elif progress.begin is None:
             progress.enter(progress.level, lottery.snapshot())
         else:  # a training was interrupted: it starts again
             state.restore(progress.begin, model, lottery.optimizer())
+            where = f"level {progress.level}, begun again"
+            proving.beginning(where, progress.begin, model, lottery.optimizer())
 
-        first = lottery.first_step(progress.level)
+        mask, first = attachment.mask, lottery.first_step(progress.level)
         if progress.level == 0 and lottery.rewind_step == 0:
             progress.point = progress.begin
         metrics = train(
@@ -46,7 +51,15 @@ def levels(lottery, train, attachment, progress):
         )
         attachment.settle(model, lottery.optimizer())
         attachment.apply()
-        _check_finite(model, progress.level, lottery.steps)
+        proving.training(
+            f"level {progress.level}",
+            lottery.steps,
+            model,
+            lottery.optimizer(),
+            mask,
+            attachment.mask,
+            metrics or {},
+        )
         progress.trained = True
         yield lottery.ticket(attachment.mask, progress, metrics or {})
 
@@ -103,7 +116,8 @@ def find_tickets(
 
     Raises:
         ValueError: Arguments that do not fit together, before any training.
-        RunError: Training diverged.
+        RunError: Training diverged, or a proof failed: weights or masks are
+            not what the schedule and the rewind make them.
 
     Example:
 
@@ -161,11 +175,3 @@ def _found(lottery, train, after, point, end):
     with enforce.masked(model, mask), lottery.held_rate(model):
         attachment = enforce.attachment(model)
         yield from levels(lottery, train_level, attachment, progress)
-
-
-def _check_finite(model, level, step):
-    name = state.first_not_finite(model)
-    if name is not None:
-        raise callbacks.diverged(
-            f"level {level}", step, f"{name} is not finite"
-        )

@@ -8,9 +8,13 @@ import numpy as np
 
 from keras_lottery.environment import is_legacy
 from keras_lottery.errors import TicketError
+from keras_lottery.printable import printable
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.tickets import model_config
 from keras_lottery.training import state
+
+_SHOWN = 200  # differences in one error: a stranger's ticket has any number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ class Ticket:
 
     def __repr__(self):
         accuracy = self.metrics.get("val_accuracy")
-        shown = "" if accuracy is None else f", val_accuracy {accuracy:.4f}"
+        known = isinstance(accuracy, (int, float, np.floating))
+        shown = f", val_accuracy {accuracy:.4f}" if known else ""
         return (
             f"<Ticket of level {self.level}: {self.mask.kept:,} of "
             f"{self.mask.size:,} weights, density {self.density:.4f}{shown}>"
@@ -206,21 +211,31 @@ def config_of(model):
 def rebuild(ticket):
     """Returns a new model from the config that a ticket carries.
 
+    No code of the ticket's author runs, and no file is read.
+
     Raises:
-        TicketError: It carries none, or Keras cannot read it.
+        TicketError: It carries none, it names what is never built from a file,
+            Keras cannot read it, or its weights are not those of the ticket.
     """
     if ticket.model_config is None:
         raise TicketError(
             "The ticket's model has no Keras config: build the model yourself "
             "and pass it, or give its class a `get_config`."
         )
+    expected = {**ticket.start, **ticket.start_state}
     try:
-        return keras.saving.deserialize_keras_object(dict(ticket.model_config))
+        return model_config.build(
+            ticket.model_config,
+            list(expected.values()),
+            lambda model: check_fits(expected, model),
+        )
+    except TicketError:
+        raise
     except Exception as error:
         raise TicketError(
-            f"Keras cannot build the ticket's model: {error} Register its "
-            "classes with keras.saving.register_keras_serializable, or pass "
-            "the model."
+            f"Keras cannot build the ticket's model: {str(error)[:2000]} "
+            "Register its classes with "
+            "keras.saving.register_keras_serializable, or pass the model."
         ) from error
 
 
@@ -235,9 +250,10 @@ def check_fits(values, model):
         if given.get(name) != shapes.get(name)
     ]
     if differing:
+        shown = [*differing[:_SHOWN], *["..."] * (len(differing) > _SHOWN)]
         raise TicketError(
             f"The ticket is not for {model.name!r}:\n  "
-            + "\n  ".join(differing)
+            + printable("\n  ".join(each[:200] for each in shown))
         )
 
 

@@ -5,22 +5,25 @@ Keys: `mask/NAME` packed bits, `start/NAME` whole, `end/NAME` kept values,
 key `keras_lottery` holds the JSON, with a checksum over everything else.
 """
 
-import hashlib
 import json
 import os
 
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from keras_lottery import arrays_file
 from keras_lottery import files
+from keras_lottery import regular_file
+from keras_lottery import strict_json
 from keras_lottery.errors import TicketError
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets.ticket import Ticket
 
 FORMAT = 1
 _FIELDS = ("level", "metrics", "provenance", "model_config")
+_PARTS = ("mask/", "start/", "end/", "state/start/", "state/end/")
+_HEADER = {*_FIELDS, "format", "masks", "bfloat16"}
+_MOST_LEVELS = 10**6  # of prunings: what is counted with it stays a float
 
 
 def write(ticket, path):
@@ -44,20 +47,17 @@ def pack(ticket):
     header = json.loads(json.dumps(header, default=_plain))
     header["checksum"] = _checksum(header, stored)
     text = json.dumps(header, sort_keys=True)
-    return safetensors.numpy.save(stored, {"keras_lottery": text})
+    return arrays_file.pack(stored, {"keras_lottery": text})
 
 
 def read(path):
     """Returns the ticket at `path`; every byte is checked."""
     path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        with regular_file.opened(path) as (file, size):
+            return _ticket(*_parse(*arrays_file.load(file, size)))
     except OSError as error:
         raise TicketError(f"Cannot read {path}: {error.strerror}.") from error
-    try:
-        header, arrays = _parse(content)
-        return _ticket(header, arrays)
     except TicketError as error:
         raise TicketError(f"{path}: {error}") from error
     except Exception as error:
@@ -82,23 +82,24 @@ def _arrays(ticket):
     return {name: arrays[name] for name in sorted(arrays)}
 
 
-def _parse(content):
-    """Returns the JSON and the arrays of a file's bytes, checked."""
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    header = json.loads(metadata["keras_lottery"])
-    if header.get("format") != FORMAT:
+def _parse(metadata, stored):
+    """Returns the JSON and the arrays of a file, checked."""
+    if set(metadata) != {"keras_lottery"}:
+        raise TicketError(f"its metadata are {sorted(metadata)}.")
+    header = strict_json.loads(metadata["keras_lottery"])
+    found = header.get("format")
+    if type(found) is not int or found != FORMAT:
         raise TicketError(
-            f"format {header.get('format')!r} is not known to this version, "
-            f"which reads format {FORMAT}. Update keras_lottery."
+            f"format {found!r} is not known to this version, which reads "
+            f"format {FORMAT}. Update keras_lottery."
         )
-    stored = safetensors.numpy.load(content)
     claimed = header.pop("checksum")
     if _checksum(header, stored) != claimed:
         raise TicketError("the checksum differs: the file is damaged.")
-    brains = set(header["bfloat16"])
-    if not brains <= set(stored):
-        raise TicketError("it names arrays as bfloat16 that it has not.")
+    # From here on the file is as somebody wrote it: who, nobody knows.
+    if set(header) != _HEADER:
+        raise TicketError(f"its fields are {sorted(header)}.")
+    brains = _brains(header["bfloat16"], stored)
     arrays = {
         name: value.view(ml_dtypes.bfloat16) if name in brains else value
         for name, value in stored.items()
@@ -106,16 +107,21 @@ def _parse(content):
     return header, arrays
 
 
+def _brains(names, stored):
+    """Returns the names of the arrays that hold bfloat16."""
+    if not isinstance(names, list) or not set(names) <= set(stored):
+        raise TicketError("it names arrays as bfloat16 that it has not.")
+    if wrong := [name for name in names if stored[name].dtype != np.uint16]:
+        raise TicketError(f"its arrays {wrong} are no bfloat16.")
+    return set(names)
+
+
 def _ticket(header, arrays):
     _check_fields(header)
-    shapes = {name: tuple(shape) for name, shape in header["masks"].items()}
-    for name, shape in shapes.items():
-        if not all(type(length) is int for length in shape):
-            raise TicketError(f"the shape of {name!r} is not one: {shape}.")
-    mask = Mask.unpack(_under("mask/", arrays), shapes)
-    known = ("mask/", "start/", "end/", "state/start/", "state/end/")
-    if stray := [name for name in arrays if not name.startswith(known)]:
+    if stray := [name for name in arrays if not name.startswith(_PARTS)]:
         raise TicketError(f"its arrays {stray} belong to nothing.")
+    shapes = {name: tuple(shape) for name, shape in header["masks"].items()}
+    mask = Mask.unpack(_under("mask/", arrays), shapes)
     ticket = Ticket(
         mask,
         _under("start/", arrays),
@@ -124,30 +130,49 @@ def _ticket(header, arrays):
         _under("state/end/", arrays),
         **{name: header[name] for name in _FIELDS},
     )
-    _check_shapes(ticket)
+    _check_names(ticket)
+    _check_arrays(ticket)
     return ticket
 
 
 def _check_fields(header):
     level = header["level"]
-    if type(level) is not int or level < 0:
+    if type(level) is not int or not 0 <= level <= _MOST_LEVELS:
         raise TicketError(f"its level is {level!r}.")
-    for name in ("metrics", "provenance", "model_config"):
+    for name in ("metrics", "provenance", "model_config", "masks"):
         optional = name == "model_config" and header[name] is None
         if not optional and not isinstance(header[name], dict):
-            raise TicketError(f"its {name} is {header[name]!r}.")
+            raise TicketError(f"its {name} is {header[name]!r:.80}.")
+    for name, shape in header["masks"].items():
+        if not isinstance(shape, list):
+            raise TicketError(f"the shape of {name!r} is {shape!r:.80}.")
 
 
-def _check_shapes(ticket):
-    kept = ticket.mask.kept_by_name
+def _check_names(ticket):
+    masks = set(ticket.mask)
     for values in (ticket.start, ticket.end or ticket.start):
-        if set(values) != set(kept):
+        if set(values) != masks:
             raise TicketError("its weights and its masks differ in names.")
+    for others in (ticket.start_state, ticket.end_state):
+        # They would be written over the masked weights.
+        if both := sorted(masks & set(others)):
+            raise TicketError(f"{both} are weights with masks, and others too.")
+
+
+def _check_arrays(ticket):
+    kept = ticket.mask.kept_by_name
     for name, shape in ticket.mask.shapes.items():
-        if ticket.start[name].shape != shape:
+        start = ticket.start[name]
+        if start.shape != shape:
             raise TicketError(f"start and mask of {name!r} differ in shape.")
-        if ticket.end and ticket.end[name].shape != (kept[name],):
+        if not _is_float(start):
+            raise TicketError(f"{name!r} is of {start.dtype}, not of floats.")
+        if not ticket.end:
+            continue
+        if ticket.end[name].shape != (kept[name],):
             raise TicketError(f"{name!r} has not one value per kept weight.")
+        if ticket.end[name].dtype != start.dtype:
+            raise TicketError(f"start and end of {name!r} differ in dtype.")
 
 
 def _under(prefix, arrays):
@@ -159,13 +184,11 @@ def _under(prefix, arrays):
 
 
 def _checksum(header, stored):
-    text = json.dumps(header, sort_keys=True)
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(stored):
-        array = stored[name]
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    return arrays_file.checksum(json.dumps(header, sort_keys=True), stored)
+
+
+def _is_float(array):
+    return array.dtype.kind == "f" or _is_bfloat16(array)
 
 
 def _is_bfloat16(array):

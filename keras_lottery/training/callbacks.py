@@ -146,12 +146,13 @@ class BetweenSteps(keras.callbacks.Callback):
     Args:
         before: Function of the number of steps done before.
         after: Function of the number of steps done then.
+        done: Number of steps done already.
     """
 
-    def __init__(self, before, after):
+    def __init__(self, before, after, done=0):
         super().__init__()
         self._before, self._after = before, after
-        self._epoch_step = self._seen = 0
+        self._epoch_step, self._seen = done, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Counts the steps of the epochs before."""

@@ -40,7 +40,7 @@ class DatasetFeed:
     """A `tf.data.Dataset`; its own shuffling decides the order of its rows."""
 
     def __init__(self, dataset, steps_per_epoch):
-        self._dataset = dataset
+        self._dataset = self.source = dataset
         self._given = steps_per_epoch
         self.per_epoch = steps_per_epoch or _length(dataset)
 
@@ -70,11 +70,22 @@ class DatasetFeed:
     def check_start(self, first_step):
         """Does nothing: what comes before is skipped."""
 
+    def goes_on(self, epochs):
+        """Returns whether a level can go on inside, with the same batches.
+
+        Not where data runs out inside an epoch, which then ends.
+        """
+        length = int(self._dataset.cardinality())
+        if self._given is None or length < 0:
+            return True
+        return length % self._given == 0 or length >= epochs.steps
+
 
 class KerasFeed:
     """Anything else that Keras's `fit` reads: a `PyDataset`, a generator."""
 
     def __init__(self, source, steps_per_epoch, arguments):
+        self.source = source
         self._arguments = {
             "x": source,
             "steps_per_epoch": steps_per_epoch,
@@ -103,6 +114,11 @@ class KerasFeed:
 
     def start_epoch(self, step):
         """Does nothing: Keras starts the input anew at every epoch."""
+
+    def goes_on(self, epochs):
+        """Returns whether a level can go on at an epoch: not of a generator."""
+        del epochs
+        return not hasattr(self.source, "__next__")
 
 
 def make(

@@ -10,7 +10,10 @@ import weakref
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.trainers.trainer import model_supports_jit
+
+from keras_lottery.training import determinism
 
 SUM = "_all_reduce_sum_gradients"  # a method of every optimizer
 _BUILT = weakref.WeakKeyDictionary()  # see `built_values`
@@ -129,6 +132,21 @@ def in_scope(strategy):
     if strategy is tf.distribute.get_strategy():
         return contextlib.nullcontext()
     return strategy.scope()
+
+
+@contextlib.contextmanager
+def without_values():
+    """Networks built inside have shapes, and take no memory for weights.
+
+    They are to be looked at and thrown away: nothing ever gives them values.
+    """
+    waiting = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(waiting) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:  # else whatever scope ends next would make them
+        global_state.set_global_attribute(waiting, before)
 
 
 def _stand_in(variable):
@@ -250,7 +268,8 @@ def supports_jit(model):
 
     Not with layers that say no, nor where operations have to be deterministic.
     """
-    return model_supports_jit(model)
+    with determinism.lifted():
+        return model_supports_jit(model)
 
 
 def build_compiled(model, batch):

@@ -59,6 +59,10 @@ class StepLoop:
             told(first, logs)
         return logs
 
+    def prepare(self, feed):
+        """Makes what the first call would: states of metrics, above all."""
+        self._program(feed)
+
     def call(self, feed, first, last):
         """Trains as many steps as one call has, to `last` at most.
 

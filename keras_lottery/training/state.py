@@ -110,15 +110,42 @@ def restore_clock(taken, optimizer, clock):
             variable.assign(value)
 
 
-def first_not_finite(model):
-    """Returns the name of a weight that holds NaN or infinity, or None."""
-    for name, variable in weights.by_name(model).items():
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        if dtype.startswith(("float", "bfloat")):
-            values = variable.numpy().astype(np.float32)
-            if not np.isfinite(values).all():
-                return name
+def first_not_finite(model, optimizer=None):
+    """Returns the name of a variable that holds NaN or infinity, or None.
+
+    A slot that does freezes its weight or spoils it later: the second moment
+    of Adam that overflowed never comes back, while weights and loss stay
+    finite. What a LossScaleOptimizer skips for its gradients never gets there.
+
+    Args:
+        model: A built `keras.Model`.
+        optimizer: The optimizer that trains it, or None.
+    """
+    named = dict(weights.by_name(model))
+    if optimizer is not None and optimizer.built:
+        for leaf in keras_private.leaves(optimizer):
+            for variable in keras_private.variables(leaf):
+                named[f"the optimizer's {name_of(variable)}"] = variable
+    for name, variable in named.items():
+        if _is_float(variable) and not _all_finite(variable.numpy()):
+            return name
     return None
+
+
+def name_of(variable):
+    """Returns what an optimizer calls a variable, of Keras 3 or tf_keras."""
+    return getattr(variable, "path", variable.name)
+
+
+def _is_float(variable):
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return dtype.startswith(("float", "bfloat"))
+
+
+def _all_finite(values):
+    if values.dtype.itemsize == 1:  # few eights of a byte know infinity
+        values = values.astype(np.float32)
+    return bool(np.isfinite(values).all())
 
 
 def _copy(variable):

@@ -1,15 +1,19 @@
 """Snapshots on disk: safetensors, so that a stopped lottery can rewind."""
 
+import io
 import json
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 
+from keras_lottery import arrays_file
+from keras_lottery import regular_file
+from keras_lottery import strict_json
 from keras_lottery.errors import RunError
 from keras_lottery.training.state import Snapshot
 
 _BRAIN = "bfloat16/"
+_METADATA = "keras_lottery"
 
 
 def pack(taken):
@@ -26,30 +30,20 @@ def pack(taken):
         arrays[f"optimizer/{index}"] = value
     count = None if taken.optimizer is None else len(taken.optimizer)
     stored = dict(_storable(name, value) for name, value in arrays.items())
-    return safetensors.numpy.save(stored, {"optimizer": json.dumps(count)})
+    checksum = arrays_file.checksum(json.dumps(count), stored)
+    # One key: safetensors writes several in any order.
+    text = json.dumps({"optimizer": count, "sha256": checksum})
+    return arrays_file.pack(stored, {_METADATA: text})
 
 
 def unpack(content):
     """Returns the `Snapshot` in some bytes.
 
     Raises:
-        RunError: They hold none.
+        RunError: They hold none, or another one than was packed.
     """
     try:
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])["__metadata__"]
-        count = json.loads(header["optimizer"])
-        stored = safetensors.numpy.load(content)
-        arrays = dict(_loaded(*each) for each in stored.items())
-        model = {
-            name.removeprefix("model/"): value
-            for name, value in arrays.items()
-            if name.startswith("model/")
-        }
-        slots = None
-        if count is not None:
-            slots = tuple(arrays[f"optimizer/{i}"] for i in range(count))
-        return Snapshot(model, slots)
+        return _snapshot(*arrays_file.load(io.BytesIO(content), len(content)))
     except Exception as error:
         raise RunError(
             f"not a whole snapshot ({type(error).__name__}: {error})."
@@ -63,10 +57,29 @@ def read(path):
         RunError: There is none, or it is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            return unpack(file.read())
+        return unpack(regular_file.read(path))
     except (OSError, RunError) as error:
         raise RunError(f"Cannot read {path}: {error}") from error
+
+
+def _snapshot(metadata, stored):
+    if set(metadata) != {_METADATA}:
+        raise ValueError(f"its metadata are {sorted(metadata)}")
+    header = strict_json.loads(metadata[_METADATA])
+    count = header["optimizer"]
+    if arrays_file.checksum(json.dumps(count), stored) != header["sha256"]:
+        raise ValueError("the checksum differs")
+    if count is not None and (type(count) is not int or count < 0):
+        raise ValueError(f"it has {count!r} optimizer variables")
+    arrays = dict(_loaded(*each) for each in stored.items())
+    if len(arrays) != len(stored):
+        raise ValueError("a name is there twice")
+    # A file holds no more arrays than bytes: this ends, whatever it claims.
+    slots = tuple(arrays.pop(f"optimizer/{i}") for i in range(count or 0))
+    if stray := [name for name in arrays if not name.startswith("model/")]:
+        raise ValueError(f"its arrays {stray} belong to nothing")
+    model = {name.removeprefix("model/"): a for name, a in arrays.items()}
+    return Snapshot(model, None if count is None else slots)
 
 
 def _storable(name, value):
@@ -78,5 +91,7 @@ def _storable(name, value):
 
 def _loaded(name, value):
     if name.startswith(_BRAIN):
+        if value.dtype != np.uint16:
+            raise ValueError(f"{name!r} is no bfloat16")
         return name.removeprefix(_BRAIN), value.view(ml_dtypes.bfloat16)
     return name, value

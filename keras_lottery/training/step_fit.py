@@ -4,6 +4,7 @@ Callbacks see calls of many steps, as with Keras's `steps_per_execution`. How
 many depends on the time that they take, and changes nothing else.
 """
 
+import bisect
 import sys
 
 import keras
@@ -72,13 +73,21 @@ class StepFit:
         feed: An `ArrayFeed` or a `DatasetFeed`.
         epochs: The `Epochs` of a training.
         arguments: Those of `fit`: `verbose` and what concerns validation.
+
+    Attributes:
+        wanted: How steps are to be compiled: `"graph"` or `"xla"`.
     """
 
     def __init__(self, model, feed, epochs, arguments):
         self._model, self._feed, self._epochs = model, feed, epochs
         self._verbose = arguments.get("verbose", "auto")
         self._validation = Validation(model, arguments)
-        self._mode = compiling.mode(model, epochs.steps)
+        self.wanted = compiling.mode(model, epochs.steps)
+
+    @property
+    def mode(self):
+        """How steps are compiled: `"graph"`, too, where XLA could not."""
+        return loop.of(self._model, self.wanted).mode
 
     def __call__(self, first_step, callbacks, stops=()):
         """Trains from a step to the end; returns the `History`.
@@ -100,7 +109,7 @@ class StepFit:
             model=model,
         )
         training = _Training(
-            loop.of(model, self._mode),
+            loop.of(model, self.wanted),
             self._source(first_step),
             hooks,
             stops,
@@ -165,8 +174,9 @@ class _Training:
     def _end(self, step, last):
         # A stop asked for before the call: Keras then trains a step.
         limit = 1 if self._hooks.model.stop_training else self._limit
-        stops = (each for each in self._stops if each > step)
-        return min(last, next(stops, last), step + limit)
+        place = bisect.bisect_right(self._stops, step)
+        stop = self._stops[place] if place < len(self._stops) else last
+        return min(last, stop, step + limit)
 
 
 def _limit(model, callbacks):

@@ -371,3 +371,34 @@ def test_importing_tfmot_leaves_the_users_keras_alone(set_before, printed):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == printed
+
+
+class TestSchedulesOfStrangers:
+    """A config names a schedule; nothing else is built from it."""
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            None, 3, "OneShot", [], {"class_name": "OneShot", "config": None},
+            {"class_name": ["OneShot"], "config": {}},
+            {"class_name": "Dense", "config": {"units": 3}},
+            {"class_name": "os.system", "config": {}},
+            {"class_name": "keras_lottery>PrunedModel", "config": {}},
+            {"class_name": "OneShot", "config": {"nothing": 1}},
+            {"class_name": "OneShot", "config": [0.5]},
+            {"*": {"*": {"class_name": "OneShot", "config": {}}}}, {"*": 3},
+        ],
+    )  # fmt: skip
+    def test_refused(self, config):
+        """With a ValueError."""
+        with pytest.raises(ValueError):
+            schedules.deserialize(config)
+
+    def test_deep_nesting_is_no_recursion(self):
+        """Patterns are one level deep."""
+        config = {"class_name": "OneShot", "config": {"sparsity": 0.5}}
+        assert schedules.deserialize({"*": config})["*"].levels == 1
+        for _ in range(5000):
+            config = {"*": config}
+        with pytest.raises(ValueError, match="A schedule is written as"):
+            schedules.deserialize(config)

@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_lottery as lottery
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import kept
+from keras_lottery.tickets import proving
 from keras_lottery.tickets import rewind as rewinds
 from keras_lottery.training import state
 from keras_lottery.training import step_fit
@@ -453,7 +454,7 @@ def trainer():
             batch = rows[(step + shift[0]) % A_EPOCH]
             model.train_on_batch(x[batch], y[batch])
 
-    def play(forget=None):
+    def play(forget=None, proved=False):
         put(first, model)
         shift[0] = 0
 
@@ -467,6 +468,8 @@ def trainer():
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(state, "restore", forgetful)
+            if not proved:
+                patch.setattr(proving, "_prove", lambda *given, **more: None)
             schedule = lottery.OneShot(0.5)
             found = lottery.find_tickets(
                 model, train, schedule, steps=STEPS, rewind_step=6
@@ -497,6 +500,16 @@ def test_two_lotteries_in_one_model_are_the_same(trainer):
 def test_each_piece_matters(trainer, piece):
     """A rewind that forgets any one piece is seen by these comparisons."""
     assert differing(trainer(), trainer(forget=piece)) != []
+
+
+@pytest.mark.parametrize("piece", [each for each in PIECES if each != "data"])
+def test_each_piece_is_proved(trainer, piece):
+    """And by the proofs, before anything is trained from there.
+
+    Data are read by the training function, where no proof reaches.
+    """
+    with pytest.raises(lottery.RunError, match="A proof failed at level 1"):
+        trainer(forget=piece, proved=True)
 
 
 def played_by_batches(model, rewind):

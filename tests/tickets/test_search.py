@@ -459,6 +459,118 @@ class TestDivergence:
             pruned.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
         assert pruned.tickets == ()
 
+    def spoilt(self, change, model=None, **more):
+        """Returns the levels found when `change` is done to level 1."""
+        levels = []
+
+        def train(model, first_step, last_step):
+            train.level += 1
+            by_batches(model, first_step, last_step)
+            return change(model) if train.level == 1 else None
+
+        train.level = -1
+        schedule = lottery.IterativePruning(0.2, levels=2)
+        with pytest.raises(lottery.RunError, match="level 1") as caught:
+            for ticket in lottery.find_tickets(
+                model or build(), train, schedule, steps=2, **more
+            ):
+                levels.append(ticket.level)
+        assert levels == [0]  # and no ticket of level 1
+        return str(caught.value)
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize(
+        "name", ["output/bias", "norm/moving_variance", "hidden/kernel"]
+    )
+    def test_any_variable(self, name, wrong):
+        """Statistics and biases, too, behind a loss that is finite."""
+
+        def change(model):
+            variable = weights.by_name(model)[name]
+            values = variable.numpy()
+            values[np.nonzero(values)[0][0]] = wrong
+            variable.assign(values)
+            return {"loss": 0.5}
+
+        assert f"step 2: {name} is not finite" in self.spoilt(change)
+
+    @pytest.mark.parametrize("name", ["loss", "last_val_loss"])
+    def test_a_loss_that_a_loop_returns(self, name):
+        """The weights are finite."""
+        told = self.spoilt(lambda model: {name: np.inf, "accuracy": np.nan})
+        assert f"step 2: {name} is inf" in told
+
+    def test_a_constraint_that_gives_infinity_after_the_last_step(self):
+        """The loss of the last step was of the weights before."""
+        limit = np.float32(3e38)
+
+        class Grow(keras.constraints.Constraint):
+            def __call__(self, weight):
+                return weight * limit
+
+        model = build(None)
+        model.get_layer("output").kernel.constraint = Grow()
+        model.compile(keras.optimizers.SGD(1e-3), _loss())
+        pruned = lottery.prune(model, lottery.OneShot(0.5))
+        pruned.compile(keras.optimizers.SGD(1e-3), _loss())
+        x, y = data()
+        with pytest.raises(lottery.RunError, match="diverged at level 0"):
+            pruned.fit(x[:6], y[:6], batch_size=6, epochs=2, verbose=0)
+        assert pruned.tickets == ()
+
+    def test_a_gradient_that_overflows_in_adam(self):
+        """The second moment is infinite: that weight never moves again."""
+        adam = keras.optimizers.Adam(1e-3)
+        model = build(adam)
+
+        def overflow(model):
+            inputs = np.full((6, 5), 1e25, np.float32)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model.get_layer("hidden")(inputs))
+            kernel = model.get_layer("hidden").kernel
+            kernels = model.trainable_variables
+            found = dict.fromkeys(map(id, kernels))
+            found[id(kernel)] = tape.gradient(loss, kernel)
+            assert np.isfinite(found[id(kernel)]).all()
+            gradients = [
+                tf.zeros_like(v) if found[id(v)] is None else found[id(v)]
+                for v in kernels
+            ]
+            adam.apply(gradients, kernels)
+            assert all(np.isfinite(v.numpy()).all() for v in kernels)
+            return {"loss": float(loss) * 0}
+
+        told = self.spoilt(overflow, model)
+        assert "hidden_kernel_velocity is not finite" in told
+
+    def test_steps_that_a_loss_scale_skips_are_normal(self):
+        """Gradients that are not finite, and slots that never see them."""
+        inner = keras.optimizers.Adam(1e-3)
+        scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+        seen = []
+
+        def train(model, first_step, last_step):
+            trained = model.trainable_variables
+            for step in range(first_step, last_step):
+                by_batches(model, step, step + 1)
+                wrong = [np.inf if step % 2 else np.nan] * len(trained)
+                gradients = [
+                    tf.fill(v.shape, tf.cast(each, v.dtype))
+                    for v, each in zip(trained, wrong)
+                ]
+                scaled.apply(gradients, trained)
+            seen.append((int(inner.iterations), float(scaled.dynamic_scale)))
+
+        schedule = lottery.IterativePruning(0.2, levels=2)
+        found = list(
+            lottery.find_tickets(build(scaled), train, schedule, steps=4)
+        )
+        assert [ticket.level for ticket in found] == [0, 1, 2]
+        # Of 8 steps a level 4 are skipped, and each halves the scale.
+        assert seen == [(4, 4.0)] * 3
+        for ticket in found:
+            assert all(np.isfinite(v).all() for v in ticket.end.values())
+
 
 class TestArguments:
     """Errors come at the call, before any training, and say what to do."""

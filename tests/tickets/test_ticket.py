@@ -223,6 +223,8 @@ def test_repr(played):
     )
     measured = dataclasses.replace(ticket, metrics={"val_accuracy": 0.5})
     assert repr(measured).endswith("val_accuracy 0.5000>")
+    said = dataclasses.replace(ticket, metrics={"val_accuracy": "good"})
+    assert repr(said) == repr(ticket)  # a metric may be anything
 
 
 class TestRebuild:
@@ -252,6 +254,20 @@ class TestRebuild:
         ticket = dataclasses.replace(played[0], model_config=config)
         with pytest.raises(
             lottery.TicketError, match="Gone.*register_keras_serializable"
+        ):
+            tickets.rebuild(ticket)
+
+    def test_twice(self, played):
+        """Keras takes a config apart; a ticket is frozen."""
+        one, two = (tickets.rebuild(played[0]) for _ in range(2))
+        assert values(one).keys() == values(two).keys()
+
+    def test_with_other_weights(self, played):
+        """The config is of another network than the arrays."""
+        other = tickets.config_of(network(units=5))
+        ticket = dataclasses.replace(played[0], model_config=other)
+        with pytest.raises(
+            lottery.TicketError, match=r"ticket \(4, 3\), model \(4, 5\)"
         ):
             tickets.rebuild(ticket)
 

@@ -154,6 +154,7 @@ class TestRoundTrip:
 
     def test_through_a_model(self, path):
         """Saved, loaded, restored by name into a model just built."""
+        keras.utils.set_random_seed(0)  # or a layer may be emptied
 
         def build():
             return keras.Sequential(
@@ -396,6 +397,58 @@ SHAPES = {
 }
 
 
+def sealed_bools(whole, byte):
+    """Returns a file whose bool is a byte, with a right checksum."""
+    flag = np.array(byte, np.uint8)
+    return forge(whole, {}, {"state/start/flag": flag.view(bool)})
+
+
+class TestHostileFiles:
+    """What opens like a file, and would not end, or is not what it says."""
+
+    def test_a_pipe_and_devices_are_not_waited_for(self, path):
+        """Nor is memory asked for until there is none."""
+        os.mkfifo(path)
+        for each in (path, "/dev/zero", "/dev/null"):
+            with pytest.raises(lottery.TicketError, match="Cannot read"):
+                Ticket.load(each)
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        with pytest.raises(lottery.TicketError, match="no regular file"):
+            Ticket.load(path)
+
+    def test_a_large_file_is_refused_by_its_first_bytes(self, path, whole):
+        """A hole of a terabyte takes no room on a disk, and all memory."""
+        with open(path, "wb") as file:
+            file.write(whole)
+            file.truncate(2**40)
+        with pytest.raises(lottery.TicketError, match="bytes of arrays"):
+            Ticket.load(path)
+
+    def test_a_key_twice(self, path, whole):
+        """Two readers would read two tickets."""
+        length = int.from_bytes(whole[:8], "little")
+        text = whole[8 : 8 + length]
+        twice = text.replace(b'{\\"bfloat16', b'{\\"level\\":1,\\"bfloat16')
+        assert twice != text
+        content = len(twice).to_bytes(8, "little") + twice + whole[8 + length :]
+        assert "'level' is there twice" in refused(path, content)
+
+    def test_other_metadata(self, path, whole):
+        """No checksum is over them."""
+        stored = safetensors.numpy.load(whole)
+        with_more = safetensors.numpy.save(
+            stored, {"keras_lottery": "{}", "more": "x"}
+        )
+        assert "metadata are" in refused(path, with_more)
+
+    def test_bools_that_are_none(self, path, whole):
+        """NumPy takes any byte for a bool, and computes on with it."""
+        assert "bools" in refused(path, sealed_bools(whole, 2))
+        path.write_bytes(sealed_bools(whole, 0))
+        assert not Ticket.load(path).start_state["flag"]
+
+
 class TestForgery:
     """Whole files with a right checksum that contradict themselves."""
 
@@ -453,6 +506,10 @@ class TestForgery:
             {"mask/hidden/kernel": np.full(5, 255, np.uint8)},
             {"mask/more": np.ones(1, np.uint8)},
             {"other": np.ones(3, np.float32)},
+            {"start/hidden/kernel": np.ones((5, 7), np.int32)},
+            {"start/hidden/kernel": np.ones((5, 7), np.float64)},
+            {"state/start/hidden/kernel": np.ones((5, 7), np.float32)},
+            {"state/end/hidden/kernel": np.ones((5, 7), np.float32)},
         ],
     )
     def test_wrong_arrays(self, path, whole, arrays):
@@ -468,6 +525,8 @@ class TestForgery:
             {"model_config": "x"}, {"model_config": [1]}, {"bfloat16": 3},
             {"bfloat16": None}, {"bfloat16": ["start/hidden/kernel"]},
             {"bfloat16": ["nothing like it"]}, {"bfloat16": [["a"]]},
+            {"bfloat16": {}}, {"bfloat16": ""}, {"level": 10**400},
+            {"format": True}, {"format": 1.0}, {"more": 1}, {"masks": "x"},
         ],
     )  # fmt: skip
     def test_wrong_fields(self, path, whole, change):

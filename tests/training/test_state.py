@@ -265,3 +265,51 @@ def test_the_first_state_has_fresh_slots(fresh, scheduled):
     assert_same(state.snapshot(fresh, optimizer).optimizer, trained.optimizer)
     assert keras_private.learning_rate(optimizer) is rate or not scheduled
     assert state.first(fresh).optimizer is None
+
+
+class TestFirstNotFinite:
+    """Weights, statistics and slots; what is no float cannot be infinite."""
+
+    def test_nothing(self, fresh):
+        optimizer = keras.optimizers.Adam()
+        train(fresh, optimizer, 2)
+        assert state.first_not_finite(fresh) is None
+        assert state.first_not_finite(fresh, optimizer) is None
+        unbuilt = keras.optimizers.Adam()
+        assert state.first_not_finite(fresh, unbuilt) is None
+        assert not unbuilt.built
+
+    @pytest.mark.parametrize("wrapped", [False, True], ids=["", "scaled"])
+    def test_every_slot(self, fresh, wrapped):
+        """By name; of the optimizer that a LossScaleOptimizer wraps, too."""
+        inner = optimizer = keras.optimizers.Adam(amsgrad=True)
+        if wrapped:
+            optimizer = keras.optimizers.LossScaleOptimizer(inner)
+        optimizer.build(fresh.trainable_variables)
+        slots = [v for v in inner.variables if len(v.shape)]
+        assert len(slots) == 3 * len(fresh.trainable_variables)
+        for slot in slots:
+            before = slot.numpy()
+            wrong = before.copy()
+            wrong.flat[-1] = np.inf
+            slot.assign(wrong)
+            found = state.first_not_finite(fresh, optimizer)
+            assert found == f"the optimizer's {slot.path}"
+            assert state.first_not_finite(fresh) is None
+            slot.assign(before)
+
+    def test_the_scale_itself_is_no_slot(self, fresh):
+        """Keras may double it beyond float32: it halves it again."""
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+        optimizer.build(fresh.trainable_variables)
+        optimizer.dynamic_scale.assign(np.inf)
+        assert state.first_not_finite(fresh, optimizer) is None
+
+    def test_large_doubles(self):
+        """1e300 is infinite only as a float32."""
+        layer = keras.layers.Dense(1, dtype="float64", name="wide")
+        model = keras.Sequential([keras.Input((1,)), layer])
+        layer.kernel.assign([[1e300]])
+        assert state.first_not_finite(model) is None
+        layer.kernel.assign([[np.nan]])
+        assert state.first_not_finite(model) == "wide/kernel"
