@@ -144,7 +144,7 @@ def test_configs_import_only_where_they_start_from():
 
 
 def test_locks_are_taken_in_one_place():
-    assert _users_of("filelock", inside="/".join) == {"runs/locks"}
+    assert _users_of("filelock", inside="/".join) == {"file_lock"}
 
 
 def test_the_report_knows_nothing_of_tensorflow():

@@ -5,6 +5,7 @@ import os
 from absl import flags
 
 from keras_lottery.cli import arguments
+from keras_lottery.printable import printable
 
 USAGE = """\
 keras-lottery list [WHAT]: what there is to choose from, and the runs there are.
@@ -39,7 +40,7 @@ def main(typed):
     for section in sections:
         print(f"{section}")
         for line in _SECTIONS[section](chosen):
-            print(f"  {line}")
+            print(printable(f"  {line}"))
     return 0
 
 

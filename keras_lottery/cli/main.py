@@ -9,9 +9,11 @@ import shlex
 import sys
 
 import keras_lottery
+from keras_lottery.errors import Preempted
 from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
 from keras_lottery.errors import WorkerLostError
+from keras_lottery.printable import printable
 
 HELP = """\
 keras-lottery finds winning tickets (sparse networks) in Keras models.
@@ -60,18 +62,21 @@ def _exit_code(command, rest, typed):
     try:
         return command(rest)
     except (ValueError, ImportError) as error:
-        print(f"keras-lottery: {error}", file=sys.stderr)
-        return 2
+        return _told(error, 2)
     except WorkerLostError as error:
-        print(f"keras-lottery: {error}", file=sys.stderr)
-        return 75
+        return _told(error, 75)
     except (RunError, TicketError, OSError) as error:
-        print(f"keras-lottery: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+        return _told(error, 1)
+    except (KeyboardInterrupt, Preempted):
         again = shlex.join(["keras-lottery", *typed])
         print(f"\nStopped. To continue:\n  {again}", file=sys.stderr)
         return 75
+
+
+def _told(error, code):
+    """Says what is wrong; what a run calls itself steers no terminal."""
+    print(f"keras-lottery: {printable(error)}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """keras-lottery report: a run's table and page, from what is on disk."""
 
+import contextlib
+
 from keras_lottery.cli import arguments
 
 USAGE = """\
@@ -33,7 +35,7 @@ def main(typed):
             f"No level of {run.path} is trained yet: there is nothing to "
             "report."
         )
-    if not run.is_locked():
+    with contextlib.suppress(RunError), run.lock():  # else who plays it does
         run.save_tables()
     results.report(run, rows)
     return 0

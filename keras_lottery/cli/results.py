@@ -7,7 +7,9 @@ from keras_lottery.errors import RunError
 from keras_lottery.report import curves
 from keras_lottery.report import page
 from keras_lottery.report import words
+from keras_lottery.runs import made
 from keras_lottery.runs import paths
+from keras_lottery.runs import writing
 
 
 def report(run, rows):
@@ -41,7 +43,8 @@ def write_page(run, rows):
     }
     facts = {"command": run.read_command(), **_facts(config, rows)}
     title = config["name"]
-    page.write(rows, run.report_path, title=title, facts=facts, **said)
+    with writing.explained(run.path, run.report_path):
+        page.write(rows, run.report_path, title=title, facts=facts, **said)
     return said
 
 
@@ -60,12 +63,13 @@ def export(run, rows, build):
     level = exported_level(run.read_config(), rows)
     where = (0, "ticket", level)
     checksum = run.checksums(*where)[paths.TICKET]
-    path = run.exported(checksum)
+    path = made.exported(run, checksum)
     if path is None:
         ticket = Ticket.load(run.file(*where, paths.TICKET))
         network = None if ticket.model_config else build()
-        path = write(ticket, run.export_path, model=network)
-        run.note_export(path, checksum)
+        with writing.explained(run.path, run.export_path):
+            path = write(ticket, run.export_path, model=network)
+        made.note_export(run, path, checksum)
     print(f"export   {path}  (replicate 0, level {level})")
 
 

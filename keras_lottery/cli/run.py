@@ -77,9 +77,10 @@ def _train_all(experiment, run, chosen):
     rows = play.play(experiment, run, told, keep=chosen.keep)
     if not experiment.is_chief:
         return
-    results.report(run, rows)
-    if experiment.config.export.enabled:
-        results.export(run, rows, lambda: experiment.model)
+    with run.lock():
+        results.report(run, rows)
+        if experiment.config.export.enabled:
+            results.export(run, rows, lambda: experiment.model)
 
 
 def _train_part(experiment, run, chosen):

@@ -6,6 +6,7 @@ import html
 from keras_lottery import directions
 from keras_lottery import files
 from keras_lottery import notation
+from keras_lottery.printable import printable
 from keras_lottery.report import curves
 from keras_lottery.report import plots
 from keras_lottery.report import words
@@ -55,7 +56,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 
 
 def write(levels, path, **described):
-    """Writes the report of a run: whole, or not at all.
+    """Writes the report of a run: whole, or not at all, with its checksum.
 
     Equal arguments give equal bytes.
 
@@ -67,7 +68,8 @@ def write(levels, path, **described):
     Raises:
         ValueError: A metric whose direction is not known.
     """
-    files.write_whole(path, render(levels, **described).encode())
+    text = render(levels, **described)
+    files.write_whole(path, files.seal_page(text.encode()))
 
 
 def render(
@@ -96,11 +98,11 @@ def render(
     )
     text = summary(levels, metric, mode, word)
     return (
-        f"{_HEAD.format(title=html.escape(title))}<body>\n<main>\n"
-        f"<h1>{html.escape(title)}</h1>\n"
-        f'<p class="summary">{html.escape(text)}</p>\n'
+        f"{_HEAD.format(title=_escaped(title))}<body>\n<main>\n"
+        f"<h1>{_escaped(title)}</h1>\n"
+        f'<p class="summary">{_escaped(text)}</p>\n'
         f"<figure>\n{figure}"
-        f"<figcaption>{html.escape(_caption(points))}</figcaption>\n"
+        f"<figcaption>{_escaped(_caption(points))}</figcaption>\n"
         f"</figure>\n<h2>Numbers</h2>\n{_table(points, metric)}"
         f"<h2>How it was made</h2>\n{_facts(facts)}"
         "</main>\n</body>\n</html>\n"
@@ -190,10 +192,10 @@ def _caption(points):
 def _table(points, metric):
     names = [words.heading(text, metric) for _, text in _COLUMNS]
     names.append("early-stopping iteration")
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    heads = "".join(f"<th>{_escaped(name)}</th>" for name in names)
     rows = "".join(
         f"<tr><td>{notation.percent(point.density)}</td>"
-        f"<td>{html.escape(words.label(point.kind))}</td>"
+        f"<td>{_escaped(words.label(point.kind))}</td>"
         f"{_cells(point, metric)}<td>{point.n}</td></tr>\n"
         for point in sorted(points, key=lambda point: point.level)
     )
@@ -225,10 +227,15 @@ def _spread(spread, n, written):
 
 def _facts(facts):
     items = "".join(
-        f"<dt>{html.escape(str(name))}</dt><dd>{html.escape(str(fact))}</dd>\n"
+        f"<dt>{_escaped(name)}</dt><dd>{_escaped(fact)}</dd>\n"
         for name, fact in facts.items()
     )
     return f"<dl>\n{items}</dl>\n"
+
+
+def _escaped(text):
+    """Returns a text as HTML shows it, without what a file may not hold."""
+    return html.escape(printable(text))
 
 
 def _tested(point, metric):

@@ -9,11 +9,12 @@ from keras_lottery import choices
 from keras_lottery import seeds
 from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
+from keras_lottery.runs import paths
 from keras_lottery.tickets import controls
 from keras_lottery.tickets import rewind
 from keras_lottery.tickets.lottery import Lottery
 
-TICKET = "ticket"
+TICKET = paths.TICKET_ARM
 _ANEW = ("reinitialize", "reinitialize_signed")
 
 

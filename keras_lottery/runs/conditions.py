@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
+from keras_lottery.runs import machine
 from keras_lottery.tickets.lottery import versions
+from keras_lottery.training import determinism
 from keras_lottery.training import fused
 from keras_lottery.training import replicas
 
@@ -24,10 +26,12 @@ def of(model, strategy, mode):
     threads = tf.config.threading
     return {
         "device": device(),
+        "processor": machine.processor(),
         "strategy": strategy,
         "replicas": replicas.count(model),
         "compiled": mode,
         "update": update(model.optimizer, mode),
+        "deterministic": determinism.is_deterministic(),
         "threads_inside_ops": threads.get_intra_op_parallelism_threads(),
         "threads_between_ops": threads.get_inter_op_parallelism_threads(),
         **{f"version_{name}": v for name, v in versions().items()},

@@ -5,6 +5,8 @@ import math
 
 import keras_lottery
 from keras_lottery import files
+from keras_lottery import sealed_json
+from keras_lottery.errors import DamageError
 from keras_lottery.errors import RunError
 from keras_lottery.runs import configuration
 from keras_lottery.runs import formats
@@ -20,6 +22,9 @@ def read(path):
         RunError: There is none, it is damaged, or of another format.
     """
     found = formats.read_json(path)
+    # A file of another version is told from a damaged one.
+    if "checksum" in found or found.get("format") == identity.FORMAT:
+        found = formats.read_sealed(path)
     if found.get("format") != identity.FORMAT:
         raise RunError(
             f"{path} was written by another version of keras_lottery: its "
@@ -29,7 +34,7 @@ def read(path):
         )
     config = found.get("config")
     if not isinstance(config, dict) or not isinstance(config.get("name"), str):
-        raise RunError(f"{path} is damaged: it holds no configuration.")
+        raise DamageError(f"{path} is damaged: it holds no configuration.")
     _check_types(config, path)
     return config
 
@@ -37,7 +42,7 @@ def read(path):
 def write(path, tree, command):
     """Writes a configuration, a dict, and the command that it is from."""
     content = {"format": identity.FORMAT, "command": command, "config": tree}
-    files.write_whole(path, formats.as_json(content))
+    files.write_whole(path, sealed_json.pack(content))
 
 
 def plain(config):
@@ -77,14 +82,31 @@ def merged(there, here, path):
 
 
 def _check_types(config, path):
-    """Raises unless the settings that are there are of their types."""
+    """Raises unless all settings are known, and of their types."""
+    unknown = sorted(_unknown(config, configuration.defaults().to_dict()))
+    if unknown:
+        raise RunError(
+            f"{path} has settings that version {keras_lottery.__version__} "
+            f"does not know: {', '.join(unknown)[:200]}. Use the version that "
+            "made it."
+        )
     for name, right in configuration.flat(configuration.defaults()).items():
         value = _at(config, name, right)
         if not _fits(name, value, right):
-            raise RunError(
+            raise DamageError(
                 f"{path} is damaged: {name} is {str(value)[:80]!r}, a value "
                 f"like {right!r} is expected."
             )
+
+
+def _unknown(there, known):
+    """Yields the settings that defaults lack; a builder's own are its own."""
+    for name, value in there.items():
+        if name not in known:
+            yield repr(name)
+        elif isinstance(known[name], dict) and isinstance(value, dict):
+            if name != "arguments":
+                yield from _unknown(value, known[name])
 
 
 def _at(config, name, absent):

@@ -16,7 +16,13 @@ _PACKAGE = pathlib.Path(keras_lottery.__file__).parent
 # Installed, config files lie in the package; in a checkout beside it.
 _FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 # A longer run extends a shorter one, on any device: not part of its identity.
-OUTSIDE = ("replicates", "prune.levels", "distribute", "export")
+OUTSIDE = (
+    "replicates",
+    "prune.levels",
+    "checkpoint",
+    "distribute",
+    "export",
+)
 
 
 def defaults():
@@ -50,6 +56,10 @@ def defaults():
             repeats=1,  # how many of each
             one_shot=False,  # every level also pruned in one go
         ),
+        checkpoint=_tree(
+            seconds=30.0,  # between two, and never over 2 % of the time
+            steps=0,  # between two; 0 goes by time
+        ),
         distribute=_tree(
             strategy="none",  # or "mirrored", "multi_worker", ...
             timeout=600.0,  # seconds to wait for another worker
@@ -74,6 +84,7 @@ def _train():
         steps=4000,  # per level
         batch_size=60,
         compile="auto",  # "graph", "xla", or "measure": time both, take one
+        deterministic=True,  # the same bits from the same run, on any device
         optimizer="adam",  # any Keras optimizer by name
         learning_rate=1.2e-3,
         warmup=0,  # steps from 0 up to the learning rate

@@ -4,19 +4,24 @@ A level is done when its level.json is there: it is written last, and holds the
 level's row of levels.csv and the checksums of its other files.
 """
 
+import functools
 import hashlib
+import logging
 import os
-import re
 
-from keras_lottery import files
+from keras_lottery import sealed_json
+from keras_lottery.errors import DamageError
 from keras_lottery.errors import RunError
 from keras_lottery.runs import config_file
 from keras_lottery.runs import formats
 from keras_lottery.runs import identity
 from keras_lottery.runs import locks
 from keras_lottery.runs import paths
+from keras_lottery.runs import records
+from keras_lottery.runs import recovery
+from keras_lottery.runs import writing
 
-_NUMBERS = ("density", "kept", "size", "early_step", "level", "replicate")
+log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -28,7 +33,7 @@ class RunDirectory:
 
     def __init__(self, path):
         self.path = os.fspath(path)
-        self._rows = None  # by (replicate, arm, level), while it is played
+        self._rows = {}  # by (replicate, arm, level), while it is played
 
     @classmethod
     def of(cls, config, workdir):
@@ -76,8 +81,8 @@ class RunDirectory:
         try:
             os.makedirs(self.path, exist_ok=True)
             with lock(self.path):  # what another process plays stays as it is
-                if os.path.lexists(path):
-                    there = config_file.read(path)
+                there = self._config_there(path)
+                if there is not None:
                     tree = config_file.merged(there, tree, self.path)
                 config_file.write(path, tree, command)
         except OSError as error:
@@ -86,6 +91,25 @@ class RunDirectory:
                 "Choose another place with --workdir."
             ) from error
 
+    def _config_there(self, path):
+        """Returns the configuration on disk; None without one that is whole.
+
+        What the directory is of is in its name: a configuration that is
+        damaged, or of another run, is set aside, and the numbers of levels and
+        replicates are those that are asked for now.
+        """
+        if not os.path.lexists(path):
+            return None
+        try:
+            found = config_file.read(path)
+            if identity.identity(found) not in os.path.basename(self.path):
+                raise DamageError(f"{path} is of another run.")
+            return found
+        except DamageError as error:
+            aside = paths.set_aside(self.path, path)
+            log.warning("%s It is written again; see %s.", error, aside)
+            return None
+
     def read_config(self):
         """Returns the configuration, a dict. Nothing in it is executed.
 
@@ -93,6 +117,11 @@ class RunDirectory:
             RunError: There is none, it is damaged, or of another format.
         """
         return config_file.read(paths.inside(self.path, paths.CONFIG))
+
+    @functools.cached_property
+    def identity(self):
+        """12 hex digits that name the configuration."""
+        return identity.identity(self.read_config())
 
     def read_command(self):
         """Returns the command that made the run, or extended it."""
@@ -124,6 +153,10 @@ class RunDirectory:
         """Returns whether a process is working on the run."""
         return locks.held(self.path)
 
+    def recover(self, levels=None):
+        """Sets damaged levels aside; see `recovery.recover`."""
+        recovery.recover(self, levels)
+
     def levels(self):
         """Returns (replicate, arm, level) of all that is done, in order."""
         done = [each for each in paths.walk(self.path) if self.is_done(*each)]
@@ -133,24 +166,18 @@ class RunDirectory:
         """Returns whether a level is trained, and whole on disk."""
         return os.path.exists(self.file(replicate, arm, level, paths.DONE))
 
+    def record(self, replicate, arm, level):
+        """Returns the record of a level that is done; see `records.py`.
+
+        Raises:
+            RunError: It is damaged, or of another run.
+        """
+        path = self.file(replicate, arm, level, paths.DONE)
+        return records.read(path, self.identity, (replicate, arm, level))
+
     def row(self, replicate, arm, level):
         """Returns the row of a level that is done."""
-        where = (replicate, arm, level)
-        row = self._record(where, "row")
-        found = tuple(row.get(name) for name in ("replicate", "arm", "level"))
-        numbers = [
-            value
-            for name, value in row.items()
-            if name in _NUMBERS or name.startswith(("val_", "test_", "last_"))
-        ]
-        if found != where or not all(
-            isinstance(value, (int, float)) for value in numbers
-        ):
-            raise RunError(
-                f"{self.file(*where, paths.DONE)} is damaged: its row is not "
-                "one of this level."
-            )
-        return row
+        return self.record(replicate, arm, level)["row"]
 
     def rows(self):
         """Returns the rows of all levels that are done, in order."""
@@ -158,73 +185,92 @@ class RunDirectory:
 
     def checksums(self, replicate, arm, level):
         """Returns the sha256 of a level's files by name, as they should be."""
-        sums = self._record((replicate, arm, level), "sha256")
-        stray = sorted(set(sums) - set(paths.OF_A_LEVEL))
-        if stray:
-            raise RunError(
-                f"{self.file(replicate, arm, level, paths.DONE)} is damaged: "
-                f"it names {stray}, which are not files of a level."
-            )
-        return sums
+        return self.record(replicate, arm, level)["sha256"]
 
-    def save(self, where, row, contents):
+    def parents(self, replicate, arm, level):
+        """Returns the sha256 of the tickets that a level came from, by role."""
+        return self.record(replicate, arm, level)["from"]
+
+    def save(self, where, row, contents, parents=None, time=None):
         """Writes a level; the record that it is done comes last.
 
         Args:
             where: (replicate, arm, level).
             row: Dict: the level's row of levels.csv.
             contents: Dict from file name to bytes.
+            parents: As `records.pack` takes.
+            time: Dict: the level's row of times.csv.
         """
-        os.makedirs(paths.of_level(self.path, *where), exist_ok=True)
+        self.make_folder(where)
         sums = {}
         for name, content in contents.items():
-            files.write_whole(self.file(*where, name), content)
+            self.write(self.file(*where, name), content)
             sums[name] = hashlib.sha256(content).hexdigest()
-        record = formats.as_json({"row": row, "sha256": sums})
-        files.write_whole(self.file(*where, paths.DONE), record)
+        if time is not None:
+            self.write(self.file(*where, paths.TIME), sealed_json.pack(time))
+        record = records.pack(self.identity, row, sums, parents or {})
+        self.write(self.file(*where, paths.DONE), record)
+        self._rows.pop(where, None)
 
     def drop(self, where, name):
         """Removes a file of a level that is needed no longer."""
         path = self.file(*where, name)
         if not os.path.exists(path):
             return
-        sums = self.checksums(*where)
-        sums.pop(name, None)
-        record = formats.as_json({"row": self.row(*where), "sha256": sums})
-        files.write_whole(self.file(*where, paths.DONE), record)
+        there = self.record(*where)
+        sums = {k: v for k, v in there["sha256"].items() if k != name}
+        record = records.pack(self.identity, there["row"], sums, there["from"])
+        self.write(self.file(*where, paths.DONE), record)
         os.unlink(path)
 
     def save_tables(self):
-        """Writes levels.csv from all that is done."""
-        files.write_whole(self.levels_path, formats.as_csv(self.rows()))
+        """Writes levels.csv and times.csv from all that is done.
+
+        Of every level the row is read once: a run is locked while it is played,
+        and reading all of them after each would take longer with every level.
+        """
+        levels = self.levels()
+        for where in levels:
+            if where not in self._rows:
+                self._rows[where] = self.row(*where), self.time(*where)
+        found = [self._rows[each] for each in levels]
+        rows = [row for row, _ in found]
+        times = [time for _, time in found if time]
+        self.write(self.levels_path, formats.as_csv(rows))
+        self.write(self.times_path, formats.as_csv(times))
 
     def save_tables_beside(self):
-        """Writes levels.csv beside processes that play parts of the run."""
+        """Writes the tables beside processes that play parts of the run."""
         with locks.moment(self.path):
+            self._rows = {}
             self.save_tables()
 
-    def add_to_tables(self, where, times):
-        """Adds a level that was just saved to levels.csv and times.csv.
+    def time(self, replicate, arm, level):
+        """Returns the row of times.csv of a level; empty if it is not known.
 
-        Other levels are read once: a run is locked while it is played, and
-        reading all of them after each would take longer with every level.
+        How long a training took changes nothing: a damaged record of it does
+        not make the level damaged.
         """
-        if self._rows is None:
-            self._rows = {each: self.row(*each) for each in self.levels()}
-        self._rows[where] = self.row(*where)
-        rows = [self._rows[each] for each in sorted(self._rows, key=_order)]
-        files.write_whole(self.levels_path, formats.as_csv(rows))
-        self._add_to_times(times)
+        try:
+            path = self.file(replicate, arm, level, paths.TIME)
+            return formats.read_sealed(path)
+        except RunError:
+            return {}
 
-    def add_to_times_beside(self, times):
-        """Adds a row to times.csv beside processes that play other parts."""
-        with locks.moment(self.path):
-            self._add_to_times(times)
+    def write(self, path, content):
+        """Writes a file of the run, whole or not at all.
 
-    def _add_to_times(self, times):
-        path = paths.inside(self.path, paths.TIMES)
-        rows = [*formats.read_csv(path), times]
-        files.write_whole(path, formats.as_csv(rows))
+        Raises:
+            RunError: It cannot be written; says what to do.
+        """
+        writing.write(self.path, path, content)
+
+    def make_folder(self, where):
+        """Returns the folder of a level, made if it is not there."""
+        folder = paths.of_level(self.path, *where)
+        with writing.explained(self.path, folder):
+            os.makedirs(folder, exist_ok=True)
+        return folder
 
     def file(self, replicate, arm, level, name):
         """Returns the path of a file of a level."""
@@ -236,6 +282,11 @@ class RunDirectory:
         return paths.inside(self.path, paths.LEVELS)
 
     @property
+    def times_path(self):
+        """Path of times.csv."""
+        return paths.inside(self.path, paths.TIMES)
+
+    @property
     def report_path(self):
         """Path of the report."""
         return paths.inside(self.path, paths.REPORT)
@@ -244,32 +295,6 @@ class RunDirectory:
     def export_path(self):
         """Directory that TF Serving can watch."""
         return paths.inside(self.path, paths.EXPORT)
-
-    def exported(self, ticket):
-        """Returns the path of the export of a ticket (its sha256), or None."""
-        for version, exported in self._exports().items():
-            if exported == ticket and re.fullmatch(r"\d+", version):
-                path = paths.inside(self.path, paths.EXPORT, version)
-                if os.path.isdir(path):
-                    return path
-        return None
-
-    def note_export(self, path, ticket):
-        """Notes of which ticket (its sha256) an exported version is."""
-        noted = {**self._exports(), os.path.basename(path): ticket}
-        where = paths.inside(self.path, paths.EXPORTS)
-        files.write_whole(where, formats.as_json(noted))
-
-    def _exports(self):
-        path = paths.inside(self.path, paths.EXPORTS)
-        return formats.read_json(path) if os.path.exists(path) else {}
-
-    def _record(self, where, part):
-        path = self.file(*where, paths.DONE)
-        found = formats.read_json(path).get(part)
-        if not isinstance(found, dict):
-            raise RunError(f"{path} is damaged: it has no {part!r}.")
-        return found
 
 
 def find_runs(workdir):

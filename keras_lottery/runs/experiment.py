@@ -42,6 +42,7 @@ _COUNTS = {  # setting: its least value
     "prune.levels": 1,
     "rewind.step": 0,
     "controls.repeats": 1,
+    "checkpoint.steps": 0,
 }
 
 
@@ -148,7 +149,7 @@ class Experiment:
     def _build(self):
         train = self.config.train
         keras.utils.set_random_seed(seeds.stream(self.config.seed, "init"))
-        wanted = self._network_arguments()
+        wanted = self.network_arguments()
         _check_accepted(self.config.model.name, self.network, wanted)
         model = self.network(**wanted)
         if not isinstance(model, keras.Model) or not model.built:
@@ -165,7 +166,8 @@ class Experiment:
         )
         return model
 
-    def _network_arguments(self):
+    def network_arguments(self):
+        """Returns what the function that builds the network is called with."""
         wanted = self.config.model
         statistics = None
         if self.config.data.normalize:
@@ -191,6 +193,9 @@ def _strategy(wanted):
 def _check_numbers(config):
     for path, least in _COUNTS.items():
         checks.whole(path, configuration.flat(config)[path], least)
+    seconds = config.checkpoint.seconds
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"checkpoint.seconds={seconds} must be >= 0.")
     tolerance = config.export.tolerance
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"export.tolerance={tolerance} must be >= 0.")

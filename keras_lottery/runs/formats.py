@@ -1,35 +1,45 @@
 """How a run's tables and records are written and read."""
 
+import contextlib
 import csv
 import io
-import json
 
+from keras_lottery import regular_file
+from keras_lottery import sealed_json
+from keras_lottery.errors import DamageError
 from keras_lottery.errors import RunError
 
 
-def as_json(value):
-    """Returns the bytes of a JSON file."""
-    return json.dumps(value, indent=1).encode()
-
-
 def read_json(path):
-    """Returns what a JSON file holds, a dict.
+    """Returns what a JSON file of a run holds, a dict, as it is.
 
     Raises:
-        RunError: There is no such file, or it holds something else.
+        RunError: There is no such file.
+        DamageError: It holds something else.
     """
+    with _explained(path):
+        return sealed_json.read_unchecked(path)
+
+
+def read_sealed(path):
+    """Returns what a sealed JSON file of a run holds.
+
+    Raises:
+        RunError: There is no such file.
+        DamageError: It is not as it was written.
+    """
+    with _explained(path):
+        return sealed_json.read(path)
+
+
+@contextlib.contextmanager
+def _explained(path):
     try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read())
+        yield
     except FileNotFoundError as error:
         raise RunError(
             f"There is no {path}: this is not a run, or not a whole one."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path} is damaged: it holds no object.")
-    return found
 
 
 def as_csv(rows):
@@ -55,9 +65,9 @@ def read_csv(path):
         RunError: It is no csv file.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = regular_file.read(path).decode("utf-8")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{path} is damaged: {error}.") from error
+        raise DamageError(f"{path} is damaged: {error}.") from error

@@ -6,7 +6,7 @@ import json
 from keras_lottery.runs import configuration
 
 # Of config.json and of all other files of a run.
-FORMAT = 2
+FORMAT = 3
 
 
 def identity(config):

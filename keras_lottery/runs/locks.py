@@ -7,14 +7,16 @@ moment: to begin, and to write a table.
 
 import os
 
-import filelock
-
+from keras_lottery import file_lock
 from keras_lottery.errors import RunError
 from keras_lottery.runs import paths
+from keras_lottery.runs import writing
 
 # How long to wait for what is held for a moment, in seconds: a run that is
 # played whole holds it for hours. Of tables nothing may be lost.
 _TO_BEGIN, _TO_WRITE = 5, 120
+# Who asks whether a run is being played holds it for an instant.
+_TO_ASK = 1
 
 
 def whole(root):
@@ -26,7 +28,7 @@ def whole(root):
     Raises:
         RunError: Another process plays it, or a part of it.
     """
-    held = _taken(root, paths.LOCK, 0, root)
+    held = _taken(root, paths.LOCK, _TO_ASK, root)
     try:
         for name in paths.locks_of_parts(root):
             _taken(root, name, 0, f"a part of {root}").lock.release()
@@ -73,16 +75,13 @@ def held(root):
     try:
         with whole(root):
             return False
-    except RunError:
+    except file_lock.Locked:
         return True
+    except RunError:  # no lock can be made here, so nobody holds one
+        return False
 
 
 def _taken(root, name, patience, what):
-    try:
-        lock = filelock.FileLock(paths.inside(root, name))
-        return lock.acquire(timeout=patience)
-    except filelock.Timeout as error:
-        raise RunError(
-            f"Another process is working on {what}: wait for it, or stop it. "
-            "Nothing needs to be removed by hand."
-        ) from error
+    path = paths.inside(root, name)
+    with writing.explained(root, path):
+        return file_lock.take(path, what, patience)

@@ -1,6 +1,9 @@
 """What a machine has: cores, memory and GPUs for trials."""
 
+import functools
 import os
+import platform
+import re
 
 _GROUP = "/sys/fs/cgroup"
 
@@ -100,3 +103,17 @@ def _half_of_all():
     except (OSError, ValueError, AttributeError):
         return None
     return pages // 2
+
+
+@functools.cache
+def processor():
+    """Returns the name of the processor, as its maker calls it.
+
+    What computes decides last bits: it is one of a run's conditions.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = re.findall(r"model name\s*:\s*(.+)", file.read())
+    except OSError:
+        names = []
+    return names[0].strip() if names else platform.processor() or "not known"

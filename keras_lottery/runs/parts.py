@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from keras_lottery.errors import RunError
 from keras_lottery.runs import arms
+from keras_lottery.runs import recovery
 
 _NAME = re.compile(r"replicate_(0|[1-9][0-9]*)/([A-Za-z0-9_]+)")
 
@@ -81,11 +82,21 @@ def check_tickets(part, experiment, directory):
     """Raises unless the tickets that a control starts from are there.
 
     Raises:
-        RunError: Some are missing.
+        RunError: Some are missing, or damaged.
     """
-    if part.arm == arms.TICKET or is_done(part.tickets, experiment, directory):
+    if part.arm == arms.TICKET:
         return
-    raise RunError(
-        f"{part} of {directory.path} starts from tickets that are not all "
-        f"there. Train them first: the same command with --part={part.tickets}."
-    )
+    again = f"the same command with --part={part.tickets}"
+    if not is_done(part.tickets, experiment, directory):
+        raise RunError(
+            f"{part} of {directory.path} starts from tickets that are not all "
+            f"there. Train them first: {again}."
+        )
+    for level in levels(part.tickets, experiment):
+        found = recovery.differences(directory, (*part.tickets, level))
+        if found:
+            raise RunError(
+                f"{part} of {directory.path} starts from tickets, and that of "
+                f"level {level} is damaged: {'; '.join(found)}. Train it "
+                f"again: {again}."
+            )

@@ -1,9 +1,12 @@
 """Where the files of a run are. Nobody else joins paths of a run.
 
 runs/digits-0123456789ab/
-    config.json, levels.csv, times.csv, report.html, export/1/
-    replicate_0/ticket/level_3/ticket.safetensors, metrics.csv, level.json
+    config.json, levels.csv, times.csv, report.html, made.json, export/1/
+    replicate_0/ticket/level_3/ticket.safetensors, metrics.csv, time.json,
+                               level.json
+    replicate_0/ticket/level_4/checkpoint-00000002-....safetensors
     replicate_0/reinitialized_0/level_3/...
+    damaged/0/...               what was found damaged, and is made again
 """
 
 import os
@@ -17,8 +20,10 @@ CONFIG, LEVELS, TIMES, REPORT = (
     "times.csv",
     "report.html",
 )
-EXPORT, EXPORTS, LOCK = "export", "exports.json", ".lock"
+EXPORT, MADE, LOCK, DAMAGED = "export", "made.json", ".lock", "damaged"
 TICKET, METRICS, DONE = "ticket.safetensors", "metrics.csv", "level.json"
+TIME, TICKET_ARM = "time.json", "ticket"
+CHECKPOINT = "checkpoint-"  # how the names of checkpoints begin
 # What a rewind needs to go on after a stop, beside tickets.
 POINT, END = "point.safetensors", "end.safetensors"
 OF_A_LEVEL = (TICKET, METRICS, POINT, END)
@@ -88,6 +93,21 @@ def folders(path):
     if not os.path.isdir(path):
         return []
     return sorted(n for n in os.listdir(path) if os.path.isdir(f"{path}/{n}"))
+
+
+def set_aside(root, path):
+    """Moves a file or folder of a run to a new place in its folder `damaged`.
+
+    Returns:
+        Where it is now.
+    """
+    number = 0
+    while os.path.lexists(inside(root, DAMAGED, str(number))):
+        number += 1
+    place = inside(root, DAMAGED, str(number), os.path.relpath(path, root))
+    os.makedirs(os.path.dirname(place))
+    os.rename(path, place)
+    return place
 
 
 def check_name(name):

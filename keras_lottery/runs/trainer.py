@@ -1,15 +1,18 @@
 """The trainer: one compiled network, trained again and again."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from keras_lottery import seeds
 from keras_lottery.pruning import initializers
 from keras_lottery.pruning import naming
+from keras_lottery.tickets import proving
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import agreement
 from keras_lottery.training import callbacks
+from keras_lottery.training import checkpoint
 from keras_lottery.training import compiling
 from keras_lottery.training import early_stopping
 from keras_lottery.training import enforce
@@ -28,23 +31,29 @@ class Trainer:
     Args:
         experiment: The `Experiment`.
         model: What its `build` returned.
+        saver: The `Saver`.
         mode: How steps are compiled; None for what the experiment asks for.
 
     Attributes:
         rows: Of the last level trained: a dict per validation.
         point: `Snapshot` of the rewind step of this replicate.
+        past_point: Whether this training has gone past its rewind step.
         where: What the next training is called in errors; to be set.
         mode: How steps are compiled, `"graph"` or `"xla"`.
     """
 
-    def __init__(self, experiment, model, mode=None):
+    def __init__(self, experiment, model, saver, mode=None):
         self.experiment, self.model = experiment, model
-        self.where = "this training"
+        self.saver, self._checkpoint = saver, None
+        self.where, self.past_point = "this training", False
         data = experiment.data
         self._validate = measure.measure_on(model, data.validation)
         self._test = measure.measure_on(model, data.test)
         self._fresh = experiment.fresh
         self._reached = None
+        self._measured = mode is None and (
+            experiment.config.train.compile == "measure"
+        )
         self.mode = mode or self._wanted_mode()
 
     def begin(self, replicate, advance=lambda steps: None):
@@ -76,6 +85,18 @@ class Trainer:
         """
         if first_step == 0 or first_step != self._reached:
             self.rows = []
+        self.past_point = first_step == self._reached != 0
+        step = self._go_on(model, first_step, last_step)
+        if step is not None:
+            self._train(model, step, last_step)
+        self._reached = last_step
+        if last_step < self.experiment.steps:  # level 0, up to the rewind step
+            self.point = state.snapshot(model, model.optimizer)
+            return {}
+        return early_stopping.summarize(self.rows)
+
+    def _train(self, model, first_step, last_step):
+        """Trains steps; those of a stretch that had begun go on with it."""
         scores = Scores(
             self.rows,
             self._validate,
@@ -84,19 +105,53 @@ class Trainer:
         )
         steps = loop.of(model, self.mode)
         for first, last in self._stretches(first_step, last_step):
-            model.reset_metrics()
-            logs = steps.run(self._feed, first, last, self._check)
+            self._begin_stretch(model, steps)
+            logs = steps.run(
+                self._feed, first, last, functools.partial(self._told, last)
+            )
             agreement.settle_statistics(model)
             scores.add(last, logs)
             self._advance(last - first)
+            if last < last_step:
+                self.saver.offer(self, last, inside=False)
         self.mode = steps.mode
         model.optimizer.finalize_variable_values(model.trainable_variables)
-        self._reached = last_step
-        if last_step < self.experiment.steps:  # level 0, up to the rewind step
-            self.point = state.snapshot(model, model.optimizer)
-            return {}
-        scores.test()
-        return early_stopping.summarize(self.rows)
+        if last_step == self.experiment.steps:
+            scores.test()
+
+    def _go_on(self, model, first_step, last_step):
+        """Returns the step to train from; None where all were trained before.
+
+        Where the training was stopped, its last checkpoint is put back.
+        """
+        self._metrics = None
+        if self._measured:  # it may have come out otherwise
+            self.mode = self.saver.mode() or self.mode
+        found = self._checkpoint or self.saver.find(model, self.mode)
+        self._checkpoint = None
+        if found is None:
+            self.saver.begin(first_step)
+            return first_step
+        if last_step < self.experiment.steps and "point" in found.snapshots:
+            # The call that comes next goes on from it.
+            self._checkpoint = found
+            state.restore(found.snapshots["point"], model, model.optimizer)
+            self._advance(last_step - first_step)
+            return None
+        record = found.record
+        state.restore(found.snapshots["now"], model, model.optimizer)
+        self.rows[:] = record["rows"]
+        if record["inside"]:
+            self._metrics = found.arrays
+        self._advance(record["step"] - first_step)
+        return record["step"]
+
+    def _begin_stretch(self, model, steps):
+        steps.prepare(self._feed)
+        model.reset_metrics()
+        if self._metrics is not None:
+            checkpoint.restore_metrics(model, self._metrics)
+        self._metrics = None
 
     def _read(self, replicate):
         experiment = self.experiment
@@ -126,12 +181,18 @@ class Trainer:
             yield first, end
             first = end
 
-    def _check(self, step, logs):
-        """Raises a RunError where the loss so far is not finite."""
+    def _told(self, last, step, logs):
+        """Looks at the loss so far, and saves a checkpoint where one is due.
+
+        Raises:
+            RunError: The loss is not finite.
+        """
         if not np.isfinite(logs.get("loss", 0.0)):
             raise callbacks.diverged(
                 self.where, step, f"loss is {logs['loss']}"
             )
+        if step < last:
+            self.saver.offer(self, step, inside=True)
 
     def train_control(self, control, first_step):
         """Returns an untrained ticket, trained from a step to the end."""
@@ -142,7 +203,17 @@ class Trainer:
         control.restore(model, "start")
         with enforce.masked(model, control.mask):
             metrics = self(model, first_step, self.experiment.steps)
-            enforce.attachment(model).settle(model, model.optimizer)
+            attachment = enforce.attachment(model)
+            attachment.settle(model, model.optimizer)
+            proving.training(
+                self.where,
+                self.experiment.steps,
+                model,
+                model.optimizer,
+                control.mask,
+                attachment.mask,
+                metrics,
+            )
         end, end_state = tickets.ended(model, control.mask)
         return dataclasses.replace(
             control, end=end, end_state=end_state, metrics=metrics

@@ -12,7 +12,7 @@ from typing import NamedTuple
 # Exit codes, done and wrong usage, that trying again does not change.
 FINAL = (0, 2)
 # Between asking a process to end and ending it, in seconds.
-_GRACE = 10
+_GRACE = 30
 _STOPPED = -signal.SIGTERM
 
 

@@ -1,83 +1,112 @@
 """What can be checked of a run or a ticket from disk alone.
 
-Nothing that a run names is imported or executed.
+Nothing that a run names is imported or executed. The proofs are those of
+`tickets/proofs.py`, which ran while the run was played.
 """
 
 import hashlib
 import os
 
 import ml_collections
-import numpy as np
 
+from keras_lottery import regular_file
 from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
+from keras_lottery.pruning import allocation
 from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
+from keras_lottery.pruning import schedules
 from keras_lottery.runs import arms
+from keras_lottery.runs import chain
 from keras_lottery.runs import formats
 from keras_lottery.runs import identity
+from keras_lottery.runs import made
 from keras_lottery.runs import paths
 from keras_lottery.runs import schedule
+from keras_lottery.tickets import proofs
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import early_stopping
 
-# These rewinds start every level from the same weights.
-_SAME_START = ("weights", "continue")
+_DAMAGE = (RunError, TicketError, OSError)
 
 
 def differences_of_run(run, tell=lambda where: None):
     """Returns what is not as it should be, as sentences; none if all is well.
 
     Checks the name against the configuration, every file against its
-    checksum, levels.csv against the levels, and of the tickets: counts against
-    the schedule, masks nested in those of the level before, starts equal to
-    that of level 0, numbers finite.
+    checksum, levels.csv against the levels, what was made of the run, and of
+    the tickets: counts against the schedule, masks nested in those of the
+    level before, starts against what the rewind declares, numbers finite.
+    What cannot be read is a difference, and the rest is looked at.
 
     Args:
         run: A `RunDirectory`.
         tell: Called with (replicate, arm, level) before a level is read.
     """
-    config = run.read_config()
-    found = _of_name(run, config) + _of_table(run) + _of_gaps(run)
-    before = {}
-    for where in run.levels():
+    found = []
+    config = _tried(found, run.read_config)
+    if config is not None:
+        found += _of_name(run, config)
+    found += _tried(found, _of_table, run) or []
+    found += _tried(found, _of_gaps, run) or []
+    found += made.differences(run)
+    links = chain.Chain(run, config or {})
+    for where in _tried(found, run.levels) or []:
         tell(where)
         found += _of_files(run, where)
         label = "/".join(map(str, where))
-        path = run.file(*where, paths.TICKET)
-        if not os.path.exists(path):
-            found += [f"{label}: {each}" for each in _of_curve(run, where)]
-            continue
-        try:
-            ticket = Ticket.load(path)
-        except TicketError as error:
-            found.append(str(error))
-            continue
-        found += [f"{label}: {each}" for each in differences_of_ticket(ticket)]
-        found += [
-            f"{label}: {each}"
-            for each in [
-                *_of_row(run.row(*where), ticket),
-                *_of_counts(config, ticket),
-                *_of_chain(config, where, ticket, before),
-            ]
-        ]
-        if where[1] == arms.TICKET:
-            before[where[0]] = before.get(where[0], {}) | {where[2]: ticket}
-            before[where[0]].pop(where[2] - 2 or None, None)
-    return found
+        found += [f"{label}: {x}" for x in _of_level(run, config, where, links)]
+    return list(dict.fromkeys(found))  # a file may be read for two reasons
 
 
 def differences_of_ticket(ticket):
     """Returns what cannot be right in a ticket by itself, as sentences."""
-    found = []
-    for which, values in (("start", ticket.start), ("end", ticket.end)):
-        for name, value in values.items():
-            if not np.isfinite(np.asarray(value, np.float32)).all():
-                found.append(f"the {which} of {name} is not finite")
+    parts = {
+        "start": {**ticket.start, **ticket.start_state},
+        "end": {**ticket.end, **ticket.end_state},
+    }
+    found = [
+        f"the {which} of {sentence}"
+        for which, values in parts.items()
+        if (sentence := proofs.finite(values))
+    ]
+    if sentence := proofs.losses(ticket.metrics):
+        found.append(sentence)
     if ticket.level == 0 and ticket.mask.kept != ticket.mask.size:
         found.append("level 0 is dense, and its mask is not")
+    recorded = ticket.provenance.get("schedule")
+    if recorded and ticket.level:
+        found += _of_recorded_counts(ticket, recorded)
     return found
+
+
+def _of_level(run, config, where, links):
+    path = run.file(*where, paths.TICKET)
+    if not os.path.exists(path):
+        found = []
+        return _tried(found, _of_curve, run, where) or []
+    found = []
+    ticket = _tried(found, Ticket.load, path)
+    if ticket is None:
+        return found
+    found += differences_of_ticket(ticket)
+    row = _tried([], run.row, *where)  # of a damaged one is told already
+    if row is not None:
+        found += _of_row(row, ticket)
+        found += links.differences_of_parents(where)
+    if config is not None:
+        found += _of_counts(config, ticket)
+    found += _tried(found, links.differences, where, ticket) or []
+    return found
+
+
+def _tried(found, look, *arguments):
+    """Returns what `look` does; None, and one more difference, if it raises."""
+    try:
+        return look(*arguments)
+    except _DAMAGE as error:
+        found.append(str(error))
+        return None
 
 
 def _of_name(run, config):
@@ -90,12 +119,12 @@ def _of_name(run, config):
 
 
 def _of_table(run):
-    try:
-        written = formats.read_csv(run.levels_path)
-    except RunError as error:
-        return [str(error)]
-    rows = formats.as_csv(run.rows()).decode()
-    if formats.as_csv(written).decode() == rows:
+    written = formats.read_csv(run.levels_path)
+    rows = formats.as_csv(run.rows())
+    lines = formats.as_csv(written).splitlines()
+    # Whoever plays the run writes a level first, then the table.
+    behind = written and run.is_locked() and set(lines) <= {*rows.splitlines()}
+    if behind or formats.as_csv(written) == rows:
         return []
     return ["levels.csv is not what the levels say"]
 
@@ -116,16 +145,23 @@ def _of_gaps(run):
 
 def _of_files(run, where):
     found = []
-    for name, right in run.checksums(*where).items():
-        path = run.file(*where, name)
+    for name, right in (_tried(found, run.checksums, *where) or {}).items():
         label = "/".join([*map(str, where), name])
-        if not os.path.exists(path):
-            found.append(f"{label} is missing")
+        path = _tried(found, run.file, *where, name)
+        if path is None:
             continue
-        with open(path, "rb") as file:
-            if hashlib.sha256(file.read()).hexdigest() != right:
-                found.append(f"{label} differs from its checksum")
+        if not os.path.exists(path):
+            # Dropped meanwhile by whoever plays the run, or lost.
+            if name in (_tried([], run.checksums, *where) or ()):
+                found.append(f"{label} is missing")
+        elif _tried(found, _digest, path) not in (right, None):
+            found.append(f"{label} differs from its checksum")
     return found
+
+
+def _digest(path):
+    with regular_file.opened(path) as (file, _):
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_row(row, ticket):
@@ -147,8 +183,8 @@ def _of_curve(run, where):
     path = run.file(*where, paths.METRICS)
     try:
         curve = [_numbers(row) for row in formats.read_csv(path)]
-    except (RunError, ValueError, TypeError) as error:
-        return [f"its {paths.METRICS} is damaged: {error}"]
+    except (RunError, ValueError, TypeError, KeyError) as error:
+        return [f"its {paths.METRICS} is damaged: {error!r}"]
     row = run.row(*where)
     return [
         f"{name} is {value} by its curve and {row.get(name)} in its row"
@@ -170,43 +206,43 @@ def _of_counts(config, ticket):
     if ticket.level == 0:
         return []
     try:
-        grouped = schedule.of(ml_collections.ConfigDict(config).prune)
-        governed = groups.assign(list(ticket.mask), list(grouped))
-        sparsities = groups.sparsities(grouped, ticket.level)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise RunError(f"Its config.json is damaged: {error}") from error
+        prune = ml_collections.ConfigDict(config).prune
+        grouped = schedule.of(prune)
+        return _counted(ticket, grouped, prune.allocation)
+    except (ValueError, AttributeError, TypeError, IndexError) as error:
+        return [f"config.json has no schedule for it: {error}"]
+
+
+def _of_recorded_counts(ticket, recorded):
+    """Compares counts with the schedule in the ticket itself."""
+    try:
+        grouped = groups.check(schedules.deserialize(recorded))
+        if not groups.counts_in_levels(grouped):
+            return []  # which of its steps have fired, the ticket does not say
+        return _counted(ticket, grouped, ticket.provenance.get("allocation"))
+    except Exception as error:  # it may hold anything
+        return [
+            f"its schedule cannot be read ({type(error).__name__}: {error})"
+        ]
+
+
+def _counted(ticket, grouped, name):
+    """Compares the counts of a mask with a schedule.
+
+    Args:
+        ticket: The `Ticket`.
+        grouped: Dict from pattern to level schedule.
+        name: Of the allocation; one that is not ours may keep fewer.
+    """
+    governed = groups.assign(list(ticket.mask), list(grouped))
+    sparsities = groups.sparsities(grouped, ticket.level)
     budgets = find.budgets_of(governed, sparsities, ticket.mask)
     if ticket.provenance.get("control") == "randomize":  # over all layers
         together = [name for names, _ in budgets for name in names]
         budgets = [(together, sum(count for _, count in budgets))]
+    exactly = name in allocation.ALLOCATIONS
     return [
-        f"{', '.join(names)}: keeps {kept} weights, the schedule says {count}"
-        for names, count in budgets
-        if (kept := _kept(ticket.mask, names)) != count
+        sentence
+        for budget in budgets
+        if (sentence := proofs.counts(ticket.mask, [budget], exactly=exactly))
     ]
-
-
-def _of_chain(config, where, ticket, before):
-    replicate, arm, level = where
-    if arm != arms.TICKET or level == 0:
-        return []
-    earlier = before.get(replicate, {})
-    found = []
-    if level - 1 in earlier and not ticket.mask.issubset(
-        earlier[level - 1].mask
-    ):
-        found.append("its mask keeps weights that the level before removed")
-    same = config.get("rewind", {}).get("name") in _SAME_START
-    if same and 0 in earlier:
-        first = earlier[0].start
-        found += [
-            f"the start of {name} is not that of level 0"
-            for name, value in ticket.start.items()
-            if not np.array_equal(value, first.get(name))
-        ]
-    return found
-
-
-def _kept(mask, names):
-    kept = mask.kept_by_name
-    return sum(kept[name] for name in names)

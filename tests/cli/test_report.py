@@ -78,7 +78,7 @@ def test_while_the_run_goes_on_its_table_is_left_to_it(finished, answer, held):
         ("config.json", "{", "damaged"),
         ("config.json", "[]", "damaged"),
         ("config.json", '{"format": 1}', "another version"),
-        ("config.json", '{"format": 2, "config": {}}', "damaged"),
+        ("config.json", '{"format": 3, "config": {}}', "damaged"),
         (".", None, "not a run"),
     ],
 )

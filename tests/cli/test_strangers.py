@@ -3,12 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import keras
 import pytest
 
+from keras_lottery import sealed_json
+from keras_lottery.report import page
+from keras_lottery.runs import config_file
+from keras_lottery.runs import identity
 from keras_lottery.tickets.ticket import Ticket
 
 MODULE = "stranger_of_test_strangers"
@@ -33,22 +38,38 @@ def trap(tmp_path, monkeypatch):
 
 
 def rewrite(path, **changes):
-    """Changes settings in config.json by dotted path."""
-    record = json.loads(path.read_text())
+    """Changes settings in config.json by dotted path, and seals it all anew.
+
+    Whoever changes a run can change its checksums, too.
+    """
+    record = sealed_in(path)
     for dotted, value in changes.items():
         tree = record["config"]
         *sections, name = dotted.split("__")
         for section in sections:
             tree = tree[section]
         tree[name] = value
-    path.write_text(json.dumps(record))
+    path.write_bytes(sealed_json.pack(record))
+    try:
+        name = identity.identity(config_file.read(path))
+    except Exception:  # no configuration any more: of no run
+        return
+    for level in path.parent.rglob("level.json"):
+        level.write_bytes(sealed_json.pack({**sealed_in(level), "run": name}))
 
 
 def record_of(run, change, level=LEVEL):
     path = run / level / "level.json"
-    record = json.loads(path.read_text())
+    record = sealed_in(path)
     change(record)
-    path.write_text(json.dumps(record))
+    path.write_bytes(sealed_json.pack(record))
+
+
+def sealed_in(path):
+    """Returns what a sealed file holds."""
+    record = json.loads(path.read_bytes())
+    record.pop("checksum")
+    return record
 
 
 def commands(run, tmp_path):
@@ -148,7 +169,7 @@ def test_files_outside_a_level_are_not_opened(
     record_of(finished, lambda r: r["sha256"].update({stray: "0" * 64}))
     told = answer("verify", finished)
     assert told.code == 1
-    assert "damaged" in told.err and stray in told.err
+    assert "damaged" in told.err + told.out and stray in told.err + told.out
     told = answer("export", finished, f"--to={tmp_path / 'served'}")
     assert told.code in (0, 1)
 
@@ -158,9 +179,10 @@ def test_versions_of_exports_that_lead_elsewhere_are_not_believed(
     version, finished, answer
 ):
     """A run continues in a directory that came from elsewhere."""
-    path = finished / "exports.json"
-    (checksum,) = json.loads(path.read_text()).values()
-    path.write_text(json.dumps({version: checksum}))
+    path = finished / "made.json"
+    made = sealed_in(path)
+    (checksum,) = made["exports"].values()
+    path.write_bytes(sealed_json.pack({**made, "exports": {version: checksum}}))
     told = answer(
         "run", "--config=digits:smoke", f"--workdir={finished.parent}"
     )
@@ -170,7 +192,7 @@ def test_versions_of_exports_that_lead_elsewhere_are_not_believed(
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"1": 3}', "null"])
 def test_a_damaged_list_of_exports_is_no_traceback(text, finished, answer):
-    (finished / "exports.json").write_text(text)
+    (finished / "made.json").write_text(text)
     told = answer(
         "run", "--config=digits:smoke", f"--workdir={finished.parent}"
     )
@@ -256,6 +278,48 @@ def test_nothing_in_a_run_steers_the_terminal(finished, answer):
     for typed in (("report", finished), ("verify", finished)):
         told = answer(*typed)
         assert "\x1b" not in told.out + told.err
+
+
+@pytest.mark.parametrize("command", ["verify", "export"])
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "hole"])
+def test_a_ticket_that_does_not_end_is_refused(
+    kind, command, finished, answer, tmp_path
+):
+    path = tmp_path / "theirs.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zeros":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes((finished / LEVEL / "ticket.safetensors").read_bytes())
+        os.truncate(path, 2**40)
+    there = {"export": [f"--to={tmp_path / 'served'}"], "verify": []}
+    told = answer(command, path, *there[command])
+    assert told.code == 1
+    assert str(path) in told.err + told.out
+
+
+def test_a_network_that_takes_all_memory_is_not_built(
+    finished, answer, tmp_path
+):
+    ticket = Ticket.load(finished / LEVEL / "ticket.safetensors")
+    text = json.dumps(ticket.model_config)
+    larger = text.replace('"units": 10,', f'"units": {10**12},')
+    assert larger != text
+    mine = tmp_path / "theirs.safetensors"
+    theirs = dataclasses.replace(ticket, model_config=json.loads(larger))
+    theirs.save(mine)
+    told = answer("export", mine, f"--to={tmp_path / 'served'}")
+    assert told.code == 1
+    assert str(10**12) in told.err
+
+
+def test_a_command_that_a_run_claims_is_text_in_the_page():
+    facts = {"command": f"{SCRIPT}\x1b[2J\x00", SCRIPT: "a\u202eb"}
+    html = page.render([], title=f"t\x1b{SCRIPT}", facts=facts)
+    assert "<script" not in html
+    assert not {"\x1b", "\x00", "\u202e"} & set(html)
+    assert html.count("&lt;script&gt;") == 4
 
 
 @pytest.mark.thorough

@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import hashlib
-import json
 import shutil
 
 import numpy as np
 import pytest
 
+from keras_lottery import sealed_json
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.runs import formats
 from keras_lottery.tickets.ticket import Ticket
 
 
@@ -23,11 +24,37 @@ def rewrite(run, level, change):
     path = place / "ticket.safetensors"
     ticket = change(Ticket.load(path))
     ticket.save(path)
-    record = json.loads((place / "level.json").read_text())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    record["sha256"]["ticket.safetensors"] = digest
-    record["row"]["kept"] = ticket.mask.kept
-    (place / "level.json").write_text(json.dumps(record))
+    reseal(
+        place,
+        lambda record: (
+            record["sha256"].update({"ticket.safetensors": digest}),
+            record["row"].update(kept=ticket.mask.kept),
+        ),
+    )
+    for other in run.glob("replicate_0/*/level_*"):
+        adopt(other, level, digest)
+
+
+def adopt(place, level, digest):
+    """Has a level that came from a ticket say that it came from it."""
+    number = int(place.name.split("_")[1])
+    of = {"dense": 0, "ticket": number - (place.parent.name == "ticket")}
+
+    def change(record):
+        for role in record["from"]:
+            if of[role] == level:
+                record["from"][role] = digest
+
+    reseal(place, change)
+
+
+def reseal(place, change):
+    """Changes the record of a level, and makes its checksum fit."""
+    path = place / "level.json"
+    record = formats.read_sealed(path)
+    change(record)
+    path.write_bytes(sealed_json.pack(record))
 
 
 def differences(told):
@@ -37,8 +64,58 @@ def differences(told):
 def test_a_run_is_as_it_says(finished, answer):
     told = answer("verify", finished)
     assert told.code == 0
-    assert told.out == f"{finished}: 9 levels: as it says\n"
+    assert told.out == (
+        "metrics of 3 tickets measured again: the same, bit for bit\n"
+        f"{finished}: 9 levels: as it says\n"
+    )
     assert told.err == ""
+
+
+def test_nodata_measures_nothing(finished, answer, monkeypatch):
+    from keras_lottery.runs import remeasure
+
+    monkeypatch.delattr(remeasure, "of_run")
+    told = answer("verify", "--nodata", finished)
+    assert told.code == 0
+    assert told.out == f"{finished}: 9 levels: as it says\n"
+
+
+def test_numbers_that_are_not_reproduced_are_differences(finished, answer):
+    """All files fit, and the end weights give other numbers."""
+
+    def turned(ticket):
+        end = {name: -value for name, value in ticket.end.items()}
+        return dataclasses.replace(ticket, end=end)
+
+    rewrite(finished, 1, turned)
+    assert answer("verify", "--nodata", finished).code == 0
+    told = answer("verify", finished)
+    assert told.code == 1
+    assert "metrics of 3 tickets measured again: not reproduced" in told.out
+    lines = differences(told)
+    assert lines[0].startswith("DIFFERS  0/ticket/1: last_val_loss is ") or (
+        "last_val_accuracy" in lines[0]
+    )
+    assert {line.split()[1] for line in lines} == {"0/ticket/1:"}
+
+
+def test_without_the_data_it_says_so(tmp_path, answer, finished, monkeypatch):
+    """Not a difference: the files are as they say."""
+    from keras_lottery.data import sources
+
+    def absent(*given, **more):
+        raise ValueError("there are no digits here")
+
+    monkeypatch.setitem(sources.DATA_SETS, "digits", absent)
+    told = answer("verify", finished)
+    assert told.code == 0
+    assert "metrics not measured again: ValueError: " in told.out
+
+
+def test_help_says_what_is_measured_and_how_to_leave_it_out(answer):
+    told = answer("verify", "--help")
+    assert told.code == 0
+    assert "--[no]data" in told.out and "bit for bit" in told.out
 
 
 def test_a_ticket_is_as_it_says_weight_by_weight(finished, answer):
@@ -106,10 +183,7 @@ def test_a_number_changed_in_levels_csv_is_found(finished, answer):
 
 
 def test_a_number_changed_in_a_level_is_found(finished, answer):
-    path = folder(finished) / "level.json"
-    record = json.loads(path.read_text())
-    record["row"]["test_accuracy"] = 0.99
-    path.write_text(json.dumps(record))
+    reseal(folder(finished), lambda r: r["row"].update(test_accuracy=0.99))
     assert answer("report", finished).code == 0
     told = answer("verify", finished)
     assert told.code == 1
@@ -189,7 +263,7 @@ def test_numbers_that_are_not_finite_are_found(finished, answer):
     told = answer("verify", finished)
     assert told.code == 1
     (line,) = differences(told)
-    assert "the end of fc1/kernel is not finite" in line
+    assert line.endswith("0/ticket/1: the end of fc1/kernel[0] is nan")
 
 
 def test_a_single_difference_is_counted_as_one(finished, answer):

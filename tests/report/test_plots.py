@@ -247,6 +247,7 @@ def test_report_imports_only_itself_and_no_window():
         "keras_lottery.files",
         "keras_lottery.directions",
         "keras_lottery.notation",
+        "keras_lottery.printable",
     )
     ours.remove("keras_lottery.registration")  # by keras_lottery itself
     assert all(name.startswith(allowed) for name in ours)

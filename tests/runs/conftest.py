@@ -117,7 +117,7 @@ def contents():
         return {
             name: content
             for name, content in found.items()
-            if os.path.basename(name) not in ("times.csv", ".lock")
+            if os.path.basename(name) not in ("times.csv", "time.json", ".lock")
         }
 
     return read

@@ -11,12 +11,15 @@ import sys
 import pytest
 
 from keras_lottery import files
+from keras_lottery import sealed_json
 from keras_lottery.errors import RunError
 from keras_lottery.runs import configuration
 from keras_lottery.runs import directory
 from keras_lottery.runs import formats
 from keras_lottery.runs import identity
+from keras_lottery.runs import made
 from keras_lottery.runs import paths
+from keras_lottery.runs import records
 from keras_lottery.runs import state_of_run
 
 HOLD = """
@@ -46,8 +49,14 @@ def config_of(run):
 
 
 def write_config(run, found):
-    with open(os.path.join(run.path, paths.CONFIG), "w") as file:
-        file.write(found if isinstance(found, str) else json.dumps(found))
+    """Writes text as it is, and a dict under a checksum."""
+    content = found.encode() if isinstance(found, str) else sealed(found)
+    with open(os.path.join(run.path, paths.CONFIG), "wb") as file:
+        file.write(content)
+
+
+def sealed(found):
+    return sealed_json.pack({k: v for k, v in found.items() if k != "checksum"})
 
 
 def test_a_run_is_named_by_its_configuration(run, tmp_path):
@@ -95,18 +104,17 @@ def test_creating_again_keeps_the_larger_numbers(run):
     assert found["distribute"]["strategy"] == "mirrored"
 
 
-def test_another_configuration_is_refused(run):
+def test_a_configuration_of_another_version_is_refused(run):
+    """One that had fewer settings; the hash is the same."""
     found = config_of(run)
-    found["config"]["train"]["steps"] = 3
-    found["config"]["prune"]["more"] = 1
+    del found["config"]["train"]["warmup"]
     write_config(run, found)
     with pytest.raises(RunError) as caught:
         run.create(configuration.defaults())
     text = str(caught.value)
-    assert "train.steps: 3 there, 4000 here" in text
-    assert "prune.more: 1 there, 'absent' here" in text
+    assert "train.warmup: 'absent' there, 0 here" in text
     assert "Choose another --workdir" in text
-    assert config_of(run) == found
+    assert config_of(run)["config"] == found["config"]
 
 
 @pytest.mark.parametrize(
@@ -116,9 +124,11 @@ def test_another_configuration_is_refused(run):
         ("[]", "holds no object"),
         ("\xff", "is damaged|format is None"),
         ("{}", "another version.*format is None"),
-        ({"format": 1, "config": {"name": "x"}}, "format is 1, version .* 2"),
-        ({"format": 2, "config": [1]}, "holds no configuration"),
-        ({"format": 2, "config": {"name": 3}}, "holds no configuration"),
+        ({"format": 1, "config": {"name": "x"}}, "format is 1, version .* 3"),
+        ('{"format": 2, "config": {"name": "x"}}', "format is 2, version .* 3"),
+        ('{"format": 3, "config": {"name": "x"}}', "differs from its checksum"),
+        ({"format": 3, "config": [1]}, "holds no configuration"),
+        ({"format": 3, "config": {"name": 3}}, "holds no configuration"),
         ("[" * 100_000, "is damaged"),
     ],
 )
@@ -127,12 +137,39 @@ def test_a_damaged_configuration_is_refused(content, message, run):
     for action in (
         run.read_config,
         lambda: directory.RunDirectory.open(run.path),
-        lambda: run.create(configuration.defaults()),
     ):
         with pytest.raises(RunError, match=message):
             action()
     [line] = state_of_run.table(os.path.dirname(run.path))
     assert "unreadable" in line
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"format": 3}', "flipped", "swapped"]
+)
+def test_a_damaged_configuration_is_set_aside(content, run, caplog):
+    before = pathlib.Path(run.path, paths.CONFIG).read_text()
+    if content == "swapped":
+        found = config_of(run)
+        found["config"]["seed"] = 3
+        content = sealed(found).decode()
+    if content == "flipped":
+        content = before.replace('"seed": 0', '"seed": 4')
+        assert content != before
+    write_config(run, content)
+    run.create(configuration.defaults())
+    assert pathlib.Path(run.path, paths.CONFIG).read_text() == before
+    aside = pathlib.Path(run.path, paths.DAMAGED, "0", paths.CONFIG)
+    assert aside.read_text() == content
+    assert "config.json is" in caplog.text
+    assert str(aside) in caplog.text
+
+
+def test_a_configuration_of_another_version_is_no_damage(run):
+    write_config(run, {"format": 2, "config": {"name": "x"}})
+    with pytest.raises(RunError, match="another version"):
+        run.create(configuration.defaults())
+    assert not os.path.exists(os.path.join(run.path, paths.DAMAGED))
 
 
 def test_what_is_no_run_is_said(tmp_path):
@@ -206,7 +243,7 @@ def test_a_level_that_is_not_whole_is_not_done(
         write(path, content)
 
     monkeypatch.setattr(files, "write_whole", fail)
-    with pytest.raises(error):
+    with pytest.raises(RunError if error is OSError else error):
         run.save(WHERE, ROW, CONTENTS)
     assert run.levels() == [] and run.rows() == []
     assert not run.is_done(*WHERE)
@@ -227,33 +264,45 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(run, monkeypatch):
 
 def test_a_full_disk_leaves_the_tables_as_they_were(run, monkeypatch):
     run.save(WHERE, ROW, CONTENTS)
-    run.add_to_tables(WHERE, {"level": 1, "seconds": 2})
+    run.save_tables()
     before = pathlib.Path(run.levels_path).read_bytes()
 
     def full(*unused):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    run.save((0, "ticket", 2), {**ROW, "level": 2}, CONTENTS)
     monkeypatch.setattr(files.os, "replace", full)
-    run_file = run.file(*WHERE, paths.DONE)
-    with pytest.raises((RunError, OSError), match="No space left"):
-        run.add_to_tables(WHERE, {"level": 2, "seconds": 2})
+    with pytest.raises(RunError, match="No space left.*Free room"):
+        run.save_tables()
     monkeypatch.undo()
     assert pathlib.Path(run.levels_path).read_bytes() == before
     assert not [n for n in os.listdir(run.path) if n.startswith(".writing")]
-    assert os.path.exists(run_file)
 
 
-def test_adding_to_the_tables_is_writing_them_anew(run):
+def test_what_is_known_of_the_tables_is_what_the_disk_says(run):
     wheres = [(1, "ticket", 0), (0, "b", 2), (0, "ticket", 10), (0, "a", 0)]
-    for number, (replicate, arm, level) in enumerate(wheres):
-        where = {"replicate": replicate, "arm": arm, "level": level}
-        run.save(wheres[number], {**ROW, **where}, CONTENTS)
-        run.add_to_tables(wheres[number], {**where, "seconds": number})
-        added = pathlib.Path(run.levels_path).read_bytes()
+    for number, where in enumerate(wheres):
+        named = dict(zip(ROW, where))
+        run.save(where, named, CONTENTS, time={**named, "seconds": number})
         run.save_tables()
-        assert pathlib.Path(run.levels_path).read_bytes() == added
-    times = formats.read_csv(os.path.join(run.path, paths.TIMES))
-    assert [int(row["seconds"]) for row in times] == [0, 1, 2, 3]
+        tables = run.levels_path, run.times_path
+        found = [pathlib.Path(path).read_bytes() for path in tables]
+        directory.RunDirectory(run.path).save_tables()
+        assert [pathlib.Path(path).read_bytes() for path in tables] == found
+    times = formats.read_csv(run.times_path)
+    assert [int(row["seconds"]) for row in times] == [2, 3, 1, 0]
+    assert len(formats.read_csv(run.levels_path)) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"seconds": 3}'])
+def test_a_time_that_is_damaged_is_left_out(content, run, caplog):
+    run.save(WHERE, ROW, CONTENTS, time={**ROW, "seconds": 2.5})
+    pathlib.Path(run.file(*WHERE, paths.TIME)).write_bytes(content)
+    run.recover()
+    assert run.is_done(*WHERE) and run.row(*WHERE) == ROW
+    assert "time.json is damaged" in caplog.text
+    run.save_tables()
+    assert formats.read_csv(run.times_path) == []
 
 
 def test_the_ticket_comes_first_and_levels_are_in_order(run):
@@ -278,7 +327,7 @@ def test_the_ticket_comes_first_and_levels_are_in_order(run):
 
 def test_folders_of_other_names_are_no_levels(run):
     run.save(WHERE, ROW, {})
-    record = formats.as_json({"row": ROW, "sha256": {}})
+    record = sealed_json.pack({"row": ROW, "sha256": {}, "from": {}})
     for folder in (
         "replicate_0/ticket/level_01",
         "replicate_00/ticket/level_1",
@@ -307,8 +356,14 @@ def test_drop_takes_a_file_and_its_checksum(run):
     ("record", "message"),
     [
         (b"{", "is damaged"),
-        (b"{}", "has no 'row'"),
-        (b'{"row": 3, "sha256": {}}', "has no 'row'"),
+        (b"{}", "differs from its checksum"),
+        (sealed_json.pack({}), "has no 'row'"),
+        (sealed_json.pack({"row": 3, "sha256": {}}), "has no 'row'"),
+        (sealed_json.pack({"row": {}, "sha256": {}}), "has no 'from'"),
+        (
+            records.pack("0" * 12, ROW, {}, {}),
+            "is of another run: of '000000000000', not",
+        ),
     ],
 )
 def test_a_damaged_record_is_named(record, message, run):
@@ -321,7 +376,7 @@ def test_a_damaged_record_is_named(record, message, run):
 def test_a_record_may_name_no_other_files(run):
     run.save(WHERE, ROW, CONTENTS)
     sums = {"../../../config.json": "0"}
-    record = formats.as_json({"row": {}, "sha256": sums})
+    record = records.pack(run.identity, ROW, sums, {})
     pathlib.Path(run.file(*WHERE, paths.DONE)).write_bytes(record)
     with pytest.raises(RunError, match="not files of a level"):
         run.checksums(*WHERE)
@@ -341,7 +396,7 @@ def test_links_out_of_a_run_are_refused(name, run, tmp_path):
         run.create(configuration.defaults())
         run.save(WHERE, ROW, CONTENTS)
         run.save_tables()
-        run.exported("0")
+        made.exported(run, "0")
     assert list(outside.iterdir()) == []
 
 
@@ -358,43 +413,6 @@ def test_a_listing_survives_a_lock_that_leads_out(run, tmp_path):
     (tmp_path / "elsewhere").write_text("")
     [line] = state_of_run.table(os.path.dirname(run.path))
     assert run.path in line
-
-
-def test_exports_are_found_by_their_ticket(run):
-    assert run.exported("a") is None
-    for version in ("1", "2"):
-        os.makedirs(os.path.join(run.export_path, version))
-    run.note_export(os.path.join(run.export_path, "1"), "a")
-    run.note_export(os.path.join(run.export_path, "2"), "b")
-    assert run.exported("a") == f"{run.export_path}/1"
-    assert run.exported("b") == f"{run.export_path}/2"
-    assert run.exported("c") is None
-    os.rmdir(f"{run.export_path}/2")
-    assert run.exported("b") is None
-
-
-def test_exports_that_point_elsewhere_are_not_followed(run, tmp_path):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    os.makedirs(run.export_path)
-    where = pathlib.Path(run.path, paths.EXPORTS)
-    for version in ("..", "../..", str(outside), "../../../outside", ""):
-        where.write_bytes(formats.as_json({version: "a"}))
-        assert run.exported("a") is None, version
-    where.write_text("[]")
-    with pytest.raises(RunError, match="damaged"):
-        run.exported("a")
-
-
-def test_an_export_that_is_a_link_out_is_not_followed(run, tmp_path):
-    os.makedirs(run.export_path)
-    os.symlink(tmp_path, os.path.join(run.export_path, "1"))
-    run.note_export(os.path.join(run.export_path, "1"), "a")
-    try:
-        found = run.exported("a")
-    except RunError:
-        found = None
-    assert found is None
 
 
 def test_find_runs_and_their_states(run, tmp_path):

@@ -26,6 +26,8 @@ PINNED = {
 OUTSIDE = {
     "replicates",
     "prune.levels",
+    "checkpoint.seconds",
+    "checkpoint.steps",
     "distribute.strategy",
     "distribute.timeout",
     "export.enabled",

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from keras_lottery.errors import RunError
+from keras_lottery.runs import configuration
 from keras_lottery.runs import directory
 from keras_lottery.runs import formats
 from keras_lottery.runs import locks
-from keras_lottery.runs import paths
 
 FIRST, SECOND = "replicate_0/ticket", "replicate_10/shuffled_0"
 
@@ -85,24 +85,28 @@ def test_a_dead_process_holds_no_part(root):
 ADD = """
 import sys
 from keras_lottery.runs import directory
-run, writer = directory.RunDirectory(sys.argv[1]), sys.argv[2]
-for number in range(25):
-    run.add_to_times_beside({"writer": writer, "number": number})
+run, writer = directory.RunDirectory(sys.argv[1]), int(sys.argv[2])
+for level in range(12):
+    where = {"replicate": writer, "arm": "ticket", "level": level}
+    run.save(tuple(where.values()), where, {}, time={**where, "seconds": 1.0})
+    run.save_tables_beside()
 """
 
 
-def test_no_row_of_the_times_is_lost_between_writers(root):
+def test_no_row_is_lost_between_writers(tmp_path):
+    run = directory.RunDirectory.of(configuration.defaults(), tmp_path)
+    run.create(configuration.defaults())
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", ADD, root, str(n)], env=_environment()
+            [sys.executable, "-c", ADD, run.path, str(n)], env=_environment()
         )
         for n in range(3)
     ]
     assert [each.wait(60) for each in writers] == [0, 0, 0]
-    rows = formats.read_csv(os.path.join(root, paths.TIMES))
-    found = {(row["writer"], int(row["number"])) for row in rows}
-    assert found == {(str(w), n) for w in range(3) for n in range(25)}
-    assert len(rows) == 75
+    expected = [(str(w), "ticket", str(n)) for w in range(3) for n in range(12)]
+    for path in (run.levels_path, run.times_path):
+        rows = formats.read_csv(path)
+        assert [tuple(row.values())[:3] for row in rows] == expected
 
 
 def _environment():

@@ -7,10 +7,12 @@ import os
 import pathlib
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
-from keras_lottery.errors import RunError
+import keras_lottery as lottery
+from keras_lottery import sealed_json
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.runs import directory
 from keras_lottery.runs import formats
@@ -18,6 +20,7 @@ from keras_lottery.runs import paths
 from keras_lottery.runs import verify
 from keras_lottery.tickets import ticket_file
 from keras_lottery.tickets.ticket import Ticket
+from keras_lottery.training import state_file
 
 WHERE = (0, "ticket", 1)
 NONE = {"controls.names": (), "controls.one_shot": False}
@@ -44,12 +47,35 @@ def replace_ticket(run, level, ticket):
 
 def edit(run, where, hash_of=None, **row):
     path = pathlib.Path(run.file(*where, paths.DONE))
-    record = json.loads(path.read_bytes())
+    record = formats.read_sealed(path)
     record["row"].update(row)
     if hash_of is not None:
         digest = hashlib.sha256(hash_of).hexdigest()
         record["sha256"][paths.TICKET] = digest
-    path.write_bytes(formats.as_json(record))
+        adopt(run, where, digest)
+    path.write_bytes(sealed_json.pack(record))
+
+
+def adopt(run, where, digest):
+    """Has the levels that came from a ticket say that they came from it."""
+    for other in run.levels():
+        of = {"dense": 0, "ticket": other[2] - (other[1] == "ticket")}
+        path = pathlib.Path(run.file(*other, paths.DONE))
+        record = formats.read_sealed(path)
+        for role in record["from"]:
+            if of[role] == where[2]:
+                record["from"][role] = digest
+        path.write_bytes(sealed_json.pack(record))
+
+
+def reseal_config(run, change):
+    path = pathlib.Path(run.path, paths.CONFIG)
+    found = json.loads(path.read_bytes())
+    sealed = "checksum" in found
+    found.pop("checksum", None)
+    change(found["config"])
+    content = sealed_json.pack(found) if sealed else json.dumps(found).encode()
+    path.write_bytes(content)
 
 
 def test_a_clean_run_has_no_differences(whole):
@@ -161,10 +187,7 @@ def test_a_renamed_directory_is_found(run):
 
 
 def test_an_edited_configuration_is_found(run):
-    path = pathlib.Path(run.path, paths.CONFIG)
-    found = json.loads(path.read_bytes())
-    found["config"]["prune"]["rate"] = 0.5
-    path.write_text(json.dumps(found))
+    reseal_config(run, lambda config: config["prune"].update(rate=0.5))
     sentences = verify.differences_of_run(run)
     assert sentences[0].startswith("the directory is called")
     assert (
@@ -195,17 +218,22 @@ def test_revived_weights_are_found(run):
     back = tuple(np.argwhere(~before.mask[name])[0])
     bits[name][out], bits[name][back] = False, True
     replace_ticket(run, 2, dataclasses.replace(ticket, mask=Mask(bits)))
-    assert verify.differences_of_run(run) == [
-        "0/ticket/2: its mask keeps weights that the level before removed"
-    ]
+    [sentence] = verify.differences_of_run(run)
+    index = ", ".join(map(str, back))
+    assert sentence == (
+        "0/ticket/2: its mask keeps weights that the level before removed: "
+        f"{name}[{index}] is kept, and was removed before"
+    )
 
 
 def test_another_start_is_found(run):
     ticket = Ticket.load(ticket_path(run, 2))
     start = {**ticket.start, "fc1/kernel": ticket.start["fc1/kernel"] + 1}
     replace_ticket(run, 2, dataclasses.replace(ticket, start=start))
+    was = ticket.start["fc1/kernel"][0, 0]
     assert verify.differences_of_run(run) == [
-        "0/ticket/2: the start of fc1/kernel is not that of level 0"
+        "0/ticket/2: its start is not that of level 0: fc1/kernel[0, 0] is "
+        f"{start['fc1/kernel'][0, 0]}, expected {was}"
     ]
 
 
@@ -214,7 +242,7 @@ def test_numbers_that_are_none_are_found(run):
     end = {name: value.copy() for name, value in ticket.end.items()}
     end["output/kernel"][3] = np.nan
     wrong = dataclasses.replace(ticket, end=end)
-    sentence = "the end of output/kernel is not finite"
+    sentence = "the end of output/kernel[3] is nan"
     assert verify.differences_of_ticket(wrong) == [sentence]
     replace_ticket(run, 2, wrong)
     assert verify.differences_of_run(run) == [f"0/ticket/2: {sentence}"]
@@ -237,26 +265,105 @@ def test_a_level_that_vanished_is_found(run):
     ]
 
 
-def test_a_run_that_cannot_be_read_is_an_error(run):
-    pathlib.Path(run.file(*WHERE, paths.DONE)).write_bytes(b"{")
-    with pytest.raises(RunError, match=r"level\.json is damaged"):
-        verify.differences_of_run(run)
-    with open(os.path.join(run.path, paths.CONFIG), "w") as file:
-        file.write('{"format": 2, "config": {"name": "x", "prune": 3}}')
-    with pytest.raises(RunError, match="damaged"):
-        verify.differences_of_run(run)
+def test_what_cannot_be_read_is_a_difference_and_the_rest_is_looked_at(run):
+    """A damaged record, and another fault in another level."""
+    done = run.file(*WHERE, paths.DONE)
+    pathlib.Path(done).write_bytes(b"{")
+    os.unlink(run.file(0, "shuffled_0", 2, paths.METRICS))
+    found = verify.differences_of_run(run)
+    assert len(found) == 2
+    assert f"{done} is damaged" in found[0]
+    assert found[1] == "0/shuffled_0/2/metrics.csv is missing"
+
+
+def test_without_a_configuration_tickets_are_still_compared(run):
+    """Their masks and numbers, among themselves."""
+    ticket = Ticket.load(ticket_path(run, 2))
+    end = {name: np.full_like(v, np.inf) for name, v in ticket.end.items()}
+    dataclasses.replace(ticket, end=end).save(ticket_path(run, 2))
+    pathlib.Path(run.path, paths.CONFIG).write_bytes(b"{}")
+    found = verify.differences_of_run(run)
+    assert "config.json" in found[0]
+    assert any(x.startswith("0/ticket/2: the end of ") for x in found)
+
+
+def test_a_ticket_that_was_not_the_parent_is_found(run):
+    """Its successor came from another, whole as both are."""
+    ticket = Ticket.load(ticket_path(run, 1))
+    other = {**ticket.provenance, "note": "trained again, came out otherwise"}
+    content = ticket_file.pack(dataclasses.replace(ticket, provenance=other))
+    ticket_path(run, 1).write_bytes(content)
+    path = pathlib.Path(run.file(*WHERE, paths.DONE))
+    record = formats.read_sealed(path)
+    record["sha256"][paths.TICKET] = hashlib.sha256(content).hexdigest()
+    path.write_bytes(sealed_json.pack(record))
+    text = "it came from another ticket/1 than is there"
+    came = [where for where in run.levels() if where[1:] == ("ticket", 2)]
+    came += [w for w in run.levels() if w[1] != "ticket" and w[2] == 1]
+    found = verify.differences_of_run(run)
+    assert "0/ticket/2: " + text in found
+    assert all(text in each for each in found)
+    with_tickets = [w for w in came if paths.TICKET in run.checksums(*w)]
+    assert len(found) == len(with_tickets)
 
 
 def test_nothing_of_a_run_is_imported(run, tmp_path, monkeypatch):
     (tmp_path / "of_a_stranger.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
-    path = pathlib.Path(run.path, paths.CONFIG)
-    found = json.loads(path.read_bytes())
-    for section, name in (("data", "name"), ("prune", "criterion")):
-        found["config"][section][name] = "of_a_stranger:f"
-    path.write_text(json.dumps(found))
-    [sentence] = verify.differences_of_run(run)
-    assert "the directory is called" in sentence
+
+    def change(config):
+        config["data"]["name"] = "of_a_stranger:f"
+        config["prune"]["criterion"] = "of_a_stranger:f"
+
+    reseal_config(run, change)
+    found = verify.differences_of_run(run)
+    assert "the directory is called" in found[0]
+
+
+class TestTheTicketAlone:
+    """Its own schedule is enough to count."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tickets(cls):
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(2)]
+        )
+        schedule = lottery.IterativePruning(0.5, 2)
+        found = lottery.find_tickets(
+            model, lambda *given: None, schedule, steps=1
+        )
+        return list(found)
+
+    def test_clean(self, tickets):
+        assert [t.mask.kept for t in tickets] == [30, 15, 8]  # 30 - round(22.5)
+        assert [verify.differences_of_ticket(t) for t in tickets] == [[]] * 3
+
+    def test_counts(self, tickets):
+        wrong = dataclasses.replace(tickets[1], level=2)
+        [sentence] = verify.differences_of_ticket(wrong)
+        assert sentence.endswith(": keeps 15 weights, the schedule says 8")
+
+    @pytest.mark.parametrize("recorded", [3, "x", {"*": 3}, {"*": {}}, []])
+    def test_a_schedule_that_is_none(self, tickets, recorded):
+        """Of a stranger's ticket; falsy ones are none."""
+        provenance = {**tickets[1].provenance, "schedule": recorded}
+        wrong = dataclasses.replace(tickets[1], provenance=provenance)
+        found = verify.differences_of_ticket(wrong)
+        assert len(found) == bool(recorded)
+
+    def test_a_loss_that_is_none(self, tickets):
+        wrong = dataclasses.replace(
+            tickets[1], metrics={"last_loss": float("nan"), "auc": float("nan")}
+        )
+        assert verify.differences_of_ticket(wrong) == ["last_loss is nan"]
+
+    def test_numbers_beside_the_mask(self, tickets):
+        state = {"dense/bias": np.array([0, np.inf, 0, 0, 0], np.float32)}
+        wrong = dataclasses.replace(tickets[1], end_state=state)
+        assert verify.differences_of_ticket(wrong) == [
+            "the end of dense/bias[1] is inf"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -265,16 +372,78 @@ def test_nothing_of_a_run_is_imported(run, tmp_path, monkeypatch):
         {"controls.names": ("randomize",)},
         {"controls.names": ("reinitialize_signed",), "controls.one_shot": True},
         {"rewind.name": "learning_rate", "rewind.step": 2},
+        {"rewind.name": "learning_rate"},
+        {"rewind.name": "weights", "rewind.step": 2},
+        {"rewind.name": "fine_tune"},
+        {"rewind.name": "none"},
         {"rewind.name": "continue"},
         {"prune.layers": ("fc1",), "prune.rates": ()},
         {"prune.allocation": "global", "prune.rates": ()},
     ],
-    ids=["randomize", "signed", "learning_rate", "continue", "fc1", "global"],
+    ids=[
+        "randomize",
+        "signed",
+        "learning_rate",
+        "learning_rate_0",
+        "weights_2",
+        "fine_tune",
+        "none",
+        "continue",
+        "fc1",
+        "global",
+    ],
 )
 def test_other_clean_runs_have_no_differences(changes, lab, tmp_path):
     config = lab.config({**NONE, "train.steps": 4, **changes})
     run, _ = lab.play(config, tmp_path, keep="all")
     assert verify.differences_of_run(run) == []
+
+
+@pytest.mark.parametrize(
+    "rewind, step, file, sentence",
+    [
+        ("weights", 2, paths.POINT, "0/ticket/0: point.safetensors is not its "
+         "start: fc1/kernel[0, 0] is "),
+        ("none", 0, paths.END, "0/ticket/2: end.safetensors is not its end: "
+         "fc1/kernel[0, 0] is "),
+    ],
+)  # fmt: skip
+def test_another_state_to_go_on_from_is_found(
+    rewind, step, file, sentence, lab, tmp_path
+):
+    """With the checksum that is right for it."""
+    config = lab.config(
+        {**NONE, "train.steps": 4, "rewind.name": rewind, "rewind.step": step}
+    )
+    run, _ = lab.play(config, tmp_path)
+    level = 0 if file == paths.POINT else 2
+    where = (0, "ticket", level)
+    path = pathlib.Path(run.file(*where, file))
+    taken = state_file.read(path)
+    taken.model["fc1/kernel"][0, 0] += 1
+    path.write_bytes(state_file.pack(taken))
+    done = pathlib.Path(run.file(*where, paths.DONE))
+    record = formats.read_sealed(done)
+    record["sha256"][file] = hashlib.sha256(path.read_bytes()).hexdigest()
+    done.write_bytes(sealed_json.pack(record))
+    [found] = verify.differences_of_run(run)
+    assert found.startswith(sentence)
+
+
+def test_a_start_that_is_not_the_end_before_is_found(lab, tmp_path):
+    """Of a rewind that keeps weights."""
+    config = lab.config({**NONE, "train.steps": 4, "rewind.name": "fine_tune"})
+    run, _ = lab.play(config, tmp_path)
+    ticket = Ticket.load(ticket_path(run, 1))
+    place = tuple(np.argwhere(ticket.mask["fc1/kernel"])[0])
+    ticket.start["fc1/kernel"][place] += 1
+    replace_ticket(run, 1, ticket)
+    [found] = verify.differences_of_run(run)
+    index = ", ".join(map(str, place))
+    assert found.startswith(
+        "0/ticket/1: its start is not the end of the level before: "
+        f"fc1/kernel[{index}] is "
+    )
 
 
 def test_a_metric_that_is_no_number_is_no_difference(run):
