@@ -21,10 +21,11 @@ Examples:
   keras-lottery run --part=replicate_0/ticket      only these, beside others
   keras-lottery run --part=replicate_0/shuffled_0  a control, after its tickets
 
-The same command continues a run that was stopped; what is done is not done
-again. Results go to WORKDIR/NAME-HASH: report.html, levels.csv, a ticket per
-level, and the winning one exported under export/1. `keras-lottery list` shows
-configs, networks, data sets and runs. A config file is Python and is executed.
+The same command continues a run that was stopped, by Ctrl-C, SIGTERM, kill -9
+or a lost machine, from its last checkpoint, and ends in the same bytes. Results
+go to WORKDIR/NAME-HASH: report.html, levels.csv, a ticket per level, and the
+winning one exported under export/1. `keras-lottery list` shows configs,
+networks, data sets and runs. A config file is Python and is executed.
 Processes that each train a --part may work on one run at the same time, also on
 several machines with one file system; a part makes no report and no export.
 `keras-lottery sweep` starts such processes for you.
@@ -145,7 +146,8 @@ def _prepared(config, chosen, command):
     kind = RunDirectory if experiment.is_chief else Onlooker
     run = kind.of(config, chosen.workdir)
     needed = disk.estimate(experiment, run, keep=chosen.keep)
-    disk.require(needed, chosen.workdir)
+    if needed:
+        disk.require(needed + disk.passing(experiment), chosen.workdir)
     make = run.join if chosen.part else run.create
     make(config, command)
     if experiment.is_chief:

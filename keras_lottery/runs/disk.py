@@ -6,6 +6,7 @@ import shutil
 from keras_lottery.errors import RunError
 from keras_lottery.pruning import weights
 from keras_lottery.runs import arms
+from keras_lottery.training.checkpoint import KEPT
 
 # A level's json and the header of a ticket: small, never nothing.
 _BESIDE = 16_384
@@ -36,6 +37,16 @@ def estimate(experiment, directory, *, keep):
                 total += beside + kept * _ticket_bytes(lottery, level)
         total += _states_bytes(experiment, lottery, directory, replicate)
     return total
+
+
+def passing(experiment):
+    """Returns how many bytes the checkpoints of a level take, while it lasts.
+
+    Two, and a third that is being written, each of the network and up to three
+    slots per weight; with the state of the rewind step, if there is one.
+    """
+    each = 1 + (experiment.config.rewind.step > 0)
+    return (KEPT + 1) * each * _snapshot_bytes(experiment.model)
 
 
 def require(needed, path):
@@ -93,10 +104,14 @@ def _states_bytes(experiment, lottery, directory, replicate):
     last = (replicate, arms.TICKET, experiment.levels)
     if not arms.needs_point(experiment) or directory.is_done(*last):
         return 0
-    held = weights.by_name(lottery.model).values()
-    count = sum(int(variable.shape.num_elements()) for variable in held)
     snapshots = 1 + 2 * arms.needs_end(experiment)
-    return snapshots * 4 * 4 * count
+    return snapshots * _snapshot_bytes(lottery.model)
+
+
+def _snapshot_bytes(model):
+    held = weights.by_name(model).values()
+    count = sum(int(variable.shape.num_elements()) for variable in held)
+    return 4 * 4 * count
 
 
 def _existing(path):

@@ -51,6 +51,29 @@ def test_the_estimate_is_near_and_never_below(build, keep, lab, tmp_path):
     assert found <= 1.25 * taken or found - taken < 150_000
 
 
+@pytest.mark.parametrize("step", [0, 4])
+def test_checkpoints_take_no_more_than_is_said(
+    step, lab, tmp_path, monkeypatch
+):
+    """Three for a moment: the third one is written while two are there."""
+    from keras_lottery.training import checkpoint
+
+    config = lab.config({"rewind.step": step, "checkpoint.steps": 2})
+    found, write = [], checkpoint.files.write_whole
+
+    def written(path, content):
+        write(path, content)
+        there = tmp_path.rglob("checkpoint-*")
+        found.append(sum(each.stat().st_size for each in there))
+
+    monkeypatch.setattr(checkpoint.files, "write_whole", written)
+    lab.play(config, tmp_path)
+    said = disk.passing(lab.experiment(config))
+    # Adam has two slots of up to three, and the header some kB.
+    assert max(found) <= said + 3 * 6_000
+    assert max(found) > said / 3
+
+
 def test_the_estimate_of_a_run_that_is_there_is_nothing(lab, whole):
     run, _ = whole
     experiment = lab.experiment(lab.config())
