@@ -2,6 +2,7 @@
 # make quick       the tests to run while working, under 5 minutes
 # make test        everything that CI runs
 # make test-slow   by hand; the last result is in docs/slow_tests.md
+# make faults      kills lotteries, by hand: KILLS=500; result in docs/reliability.md
 # make bench       measures anew what benchmarks/RESULTS.md says: hours
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ export TFDS_DATA_DIR ?= $(abspath $(SHARED)/tfds)
 export KERAS_LOTTERY_DATA ?= $(abspath $(SHARED)/raw)
 endif
 
-.PHONY: run test quick test-slow bench lint format clean
+.PHONY: run test quick test-slow faults bench lint format clean
 
 run: $(VENV)/installed-all
 	$(BIN)/keras-lottery run
@@ -36,6 +37,12 @@ quick: lint
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow tests
+
+KILLS ?= 500
+SEED ?= 0
+faults: $(VENV)/installed-test
+	PYTHONPATH=. $(BIN)/python tests/faults/kills.py --kills=$(KILLS) \
+	    --seed=$(SEED) --to=results/faults/kills_$(KILLS)_$(SEED).json
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/bench.py

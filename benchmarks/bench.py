@@ -62,7 +62,13 @@ def _benchmarks():
                 f"{script}.py",
                 f"--threads={threads}",
             )
-    for script in ("start_up", "memory", "growth", "distribution"):
+    for script in (
+        "start_up",
+        "memory",
+        "growth",
+        "distribution",
+        "reliability",
+    ):
         found[script] = (f"{script}.py",)
     return found
 

@@ -42,11 +42,11 @@ def estimate(experiment, directory, *, keep):
 def passing(experiment):
     """Returns how many bytes the checkpoints of a level take, while it lasts.
 
-    Two, and a third that is being written, each of the network and up to three
-    slots per weight; with the state of the rewind step, if there is one.
+    Each of the two is of the network and up to three slots per weight; with
+    the state of the rewind step, if there is one.
     """
     each = 1 + (experiment.config.rewind.step > 0)
-    return (KEPT + 1) * each * _snapshot_bytes(experiment.model)
+    return KEPT * each * _snapshot_bytes(experiment.model)
 
 
 def require(needed, path):

@@ -1,8 +1,8 @@
 """Checkpoints: a training that was stopped goes on from its last whole one.
 
 A checkpoint is a safetensors file whose name carries the sha256 of its bytes,
-so that a damaged one is never taken for whole. Two are kept: while one is
-written the other is there.
+so that a damaged one is never taken for whole. Two are kept, and the last one
+is there while the next is written.
 """
 
 import contextlib
@@ -59,10 +59,10 @@ class Checkpoints:
         self._folder, self._of = os.fspath(folder), of
 
     def save(self, checkpoint):
-        """Writes a checkpoint, then removes all but the last two.
+        """Writes a checkpoint beside the last one; those before it go.
 
         Raises:
-            OSError: It could not be written; those before are still there.
+            OSError: It could not be written; the last one is still there.
         """
         os.makedirs(self._folder, exist_ok=True)
         content = pack(checkpoint, self._of)
@@ -70,9 +70,9 @@ class Checkpoints:
         number = there[-1][0] + 1 if there else 0
         digest = hashlib.sha256(content).hexdigest()[:32]
         path = self._path(f"checkpoint-{number:08}-{digest}.safetensors")
-        files.write_whole(path, content)
-        for _, name in there[: -KEPT + 1]:
+        for _, name in there[: -KEPT + 1]:  # first: there are never three
             os.unlink(self._path(name))
+        files.write_whole(path, content)
 
     def newest(self, check=lambda found: None):
         """Returns the last whole checkpoint, or None; names damaged ones.

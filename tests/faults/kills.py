@@ -164,6 +164,7 @@ class Harness:
             "kills by the clock": 0,
             "kills at an operation on a file": 0,
             "stops by SIGTERM": 0,
+            "of them with exit code 75": 0,
             "longest stop by SIGTERM, seconds": 0.0,
             "lotteries ended": 0,
             "files compared": 0,
@@ -251,6 +252,7 @@ class Harness:
             raise Differs(f"an attempt that was asked to stop exited: {code}")
         longest = "longest stop by SIGTERM, seconds"
         self.found["stops by SIGTERM"] += code != 0
+        self.found["of them with exit code 75"] += code == 75
         self.found[longest] = max(self.found[longest], round(seconds, 2))
         return code
 
