@@ -209,6 +209,7 @@ def check_the_directory(run):
     level = run / "replicate_0" / "reinitialized_0" / "level_1"
     assert {path.name for path in level.iterdir()} == {
         paths.METRICS,
+        paths.TIME,
         paths.DONE,
     }
     assert run.name.startswith("mine-") and "mine-0123456789ab/" in tree
@@ -295,6 +296,15 @@ def test_there_are_as_many_networks_as_the_quickstart_says():
 def test_speed_does_what_it_says(folder):
     names = played("speed.md")
     assert len(names["pruned"].tickets) == 3
+
+
+def test_reliability_does_what_it_says(folder, capsys):
+    names = played("reliability.md")
+    assert [ticket.level for ticket in names["again"]] == [0, 1, 2]
+    # The second of two equal commands trained nothing.
+    printed = capsys.readouterr().out
+    assert printed.count("[100%]") == 1
+    assert len(list(folder.glob("kept/digits_smoke-*"))) == 1
 
 
 def test_devices_do_what_they_say(folder, capsys):
