@@ -80,9 +80,7 @@ def _measured(run, wheres, tell):
             ticket = Ticket.load(run.file(*where, paths.TICKET))
             others = ruler.changed(row)
             changed |= dict.fromkeys(others)
-            # The same versions on another processor sum in another order.
-            same = not others and "processor" in row
-            sentences, bits = ruler.differences(ticket, exactly=same)
+            sentences, bits = ruler.differences(ticket, exactly=not others)
             label = "/".join(map(str, where))
             found += [f"{label}: {each}" for each in sentences]
             exact = exact and bits

@@ -87,6 +87,7 @@ def test_a_whole_run_is_whole(tiny_run):
     assert looked_at(tiny_run) == []
 
 
+@pytest.mark.thorough
 def test_damage_to_any_file_is_noticed(fuzz, drawn, tiny_run, files):
     """Whatever happened to the bytes of one of them, and if it is gone."""
 
@@ -143,6 +144,7 @@ def test_files_that_changed_places_are_noticed(tiny_run, files):
         holds(pair)
 
 
+@pytest.mark.thorough
 def test_forged_records_are_no_surprise(fuzz, drawn, tiny_run, files):
     """Any value anywhere in a record, its checksum right."""
     records = [each for each in files if each.endswith(".json")]

@@ -199,6 +199,7 @@ def test_forged_arrays_are_refused_or_keep_promises(fuzz, drawn, whole, path):
     fuzz(array_changes(sorted(arrays)), holds, 80)
 
 
+@pytest.mark.thorough
 def test_a_forged_network_is_refused_or_fits(fuzz, drawn, whole, path):
     """Any value anywhere in the model's config: a model that fits, or none."""
     header, arrays = opened(whole)

@@ -6,6 +6,9 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.thorough
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 

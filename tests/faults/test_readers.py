@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+pytestmark = pytest.mark.thorough
 ROOT = pathlib.Path(__file__).parents[2]
 # Two ends are kept for a moment, then one is dropped: a file that goes away.
 WRITER = (

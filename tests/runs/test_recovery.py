@@ -73,6 +73,7 @@ def undamaged(found):
     return {k: v for k, v in found.items() if not k.startswith("damaged/")}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_and_made_again(
@@ -97,6 +98,7 @@ def test_a_damaged_file_is_named_and_made_again(
     ] == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["flip", "delete"])
 def test_levels_that_need_the_end_before_them_begin_again(
     how, lab, contents, tmp_path, caplog

@@ -99,6 +99,7 @@ def config_of(lab):
     )
 
 
+@pytest.mark.thorough
 def test_whatever_write_fails_nothing_is_lost(
     lab, tmp_path, contents, monkeypatch
 ):
