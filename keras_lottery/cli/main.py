@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command runs.
 """
 
+import contextlib
 import difflib
 import importlib
 import shlex
@@ -14,6 +15,7 @@ from keras_lottery.errors import RunError
 from keras_lottery.errors import TicketError
 from keras_lottery.errors import WorkerLostError
 from keras_lottery.printable import printable
+from keras_lottery.training import stopping
 
 HELP = """\
 keras-lottery finds winning tickets (sparse networks) in Keras models.
@@ -30,6 +32,7 @@ keras-lottery finds winning tickets (sparse networks) in Keras models.
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 75 stopped:
 the same command continues.
 """
+_RESUMED = ("run", "sweep")  # SIGTERM makes them exit with 75, not 143
 COMMANDS = ("run", "sweep", "report", "export", "verify", "list", "doctor")
 
 
@@ -55,7 +58,9 @@ def main(typed=None):
         )
         sys.exit(2)
     module = importlib.import_module(f"keras_lottery.cli.{command}")
-    sys.exit(_exit_code(module.main, rest, typed))
+    hears = stopping.heard if command in _RESUMED else contextlib.nullcontext
+    with hears():
+        sys.exit(_exit_code(module.main, rest, typed))
 
 
 def _exit_code(command, rest, typed):
@@ -69,14 +74,19 @@ def _exit_code(command, rest, typed):
         return _told(error, 1)
     except (KeyboardInterrupt, Preempted):
         again = shlex.join(["keras-lottery", *typed])
-        print(f"\nStopped. To continue:\n  {again}", file=sys.stderr)
+        _say(f"\nStopped. To continue:\n  {again}")
         return 75
 
 
 def _told(error, code):
     """Says what is wrong; what a run calls itself steers no terminal."""
-    print(f"keras-lottery: {printable(error)}", file=sys.stderr)
+    _say(f"keras-lottery: {printable(error)}")
     return code
+
+
+def _say(text):
+    with contextlib.suppress(OSError):  # nobody may be listening any more
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def _run(path, data):
         run.read_config()
     with _bar(levels) as bar:
         found = verify.differences_of_run(run, lambda where: bar.update())
-    found += _exports_of(run)
     if data and not found:  # of damaged files nothing is built
         from keras_lottery.runs import remeasure
 
@@ -106,18 +105,6 @@ def _run(path, data):
         found = [*measured.differences]
         print(printable(measured.note))
     return found, f"{path}: {len(levels)} levels"
-
-
-def _exports_of(run):
-    """Returns what differs in the files of the run's exports."""
-    from keras_lottery.exporting.verifying import contents
-    from keras_lottery.runs import made
-
-    return [
-        f"{os.path.relpath(path, run.path)}: {difference}"
-        for path in made.exports(run)
-        for difference in contents.of_links(path) + contents.of_card(path, [])
-    ]
 
 
 def _bar(levels):

@@ -19,6 +19,7 @@ from keras_lottery.runs import locks
 from keras_lottery.runs import paths
 from keras_lottery.runs import records
 from keras_lottery.runs import recovery
+from keras_lottery.runs import tables
 from keras_lottery.runs import writing
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,19 @@ class RunDirectory:
         self.write(self.file(*where, paths.DONE), record)
         self._rows.pop(where, None)
 
+    def forget(self, where):
+        """Makes a level one that is not done; its files stay.
+
+        Returns:
+            Whether it was done.
+        """
+        path = self.file(*where, paths.DONE)
+        there = os.path.lexists(path)
+        if there:
+            os.unlink(path)
+        self._rows.pop(where, None)
+        return there
+
     def drop(self, where, name):
         """Removes a file of a level that is needed no longer."""
         path = self.file(*where, name)
@@ -224,25 +238,29 @@ class RunDirectory:
         os.unlink(path)
 
     def save_tables(self):
-        """Writes levels.csv and times.csv from all that is done.
+        """Writes levels.csv and times.csv from all that is done."""
+        tables.save(self)
 
-        Of every level the row is read once: a run is locked while it is played,
+    def rows_and_times(self):
+        """Returns (row, row of times.csv) of all levels that are done.
+
+        Of every level both are read once: a run is locked while it is played,
         and reading all of them after each would take longer with every level.
         """
         levels = self.levels()
         for where in levels:
             if where not in self._rows:
                 self._rows[where] = self.row(*where), self.time(*where)
-        found = [self._rows[each] for each in levels]
-        rows = [row for row, _ in found]
-        times = [time for _, time in found if time]
-        self.write(self.levels_path, formats.as_csv(rows))
-        self.write(self.times_path, formats.as_csv(times))
+        return [self._rows[each] for each in levels]
+
+    def forget_rows(self):
+        """Has all rows read anew, as other processes may have written them."""
+        self._rows = {}
 
     def save_tables_beside(self):
         """Writes the tables beside processes that play parts of the run."""
         with locks.moment(self.path):
-            self._rows = {}
+            self.forget_rows()
             self.save_tables()
 
     def time(self, replicate, arm, level):

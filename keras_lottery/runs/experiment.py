@@ -195,7 +195,9 @@ def _check_numbers(config):
         checks.whole(path, configuration.flat(config)[path], least)
     seconds = config.checkpoint.seconds
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"checkpoint.seconds={seconds} must be >= 0.")
+        raise ValueError(
+            f"checkpoint.seconds={seconds} must be finite and >= 0."
+        )
     tolerance = config.export.tolerance
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"export.tolerance={tolerance} must be >= 0.")

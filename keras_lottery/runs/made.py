@@ -1,5 +1,6 @@
 """What was made of a run: its report, and the exports noted in made.json."""
 
+import hashlib
 import os
 import re
 
@@ -13,7 +14,7 @@ from keras_lottery.runs import paths
 
 
 def exported(run, ticket):
-    """Returns the path of the export of a ticket (its sha256), or None.
+    """Returns the path of a whole export of a ticket (its sha256), or None.
 
     Args:
         run: The `RunDirectory`.
@@ -21,24 +22,16 @@ def exported(run, ticket):
     """
     for version, of in _noted(run).get("exports", {}).items():
         path = _path_of(run, version)
-        if of == ticket and path is not None:
+        if of["ticket"] == ticket and path and not _of_export(path, of):
             return path
     return None
-
-
-def exports(run):
-    """Returns the paths of the exports that are noted and there."""
-    return [
-        path
-        for version in sorted(_noted(run).get("exports", {}))
-        if (path := _path_of(run, version)) is not None
-    ]
 
 
 def note_export(run, path, ticket):
     """Notes of which ticket (its sha256) an exported version is."""
     exports = _noted(run).get("exports", {})
-    found = {"exports": {**exports, os.path.basename(path): ticket}}
+    of = {"ticket": ticket, "card": _card_of(path)}
+    found = {"exports": {**exports, os.path.basename(path): of}}
     where = paths.inside(run.path, paths.MADE)
     run.write(where, sealed_json.pack(found))
 
@@ -50,9 +43,13 @@ def differences(run):
     except RunError as error:
         return [str(error)]
     found = _of_report(run)
-    for version in sorted(noted.get("exports", {})):
-        if not os.path.isdir(os.path.join(run.export_path, version)):
+    for version, of in sorted(noted.get("exports", {}).items()):
+        path = _path_of(run, version)
+        if path is None:
             found.append(f"{paths.EXPORT}/{version} is missing")
+        else:
+            label = f"{paths.EXPORT}/{version}"
+            found += [f"{label}: {each}" for each in _of_export(path, of)]
     return found
 
 
@@ -66,7 +63,11 @@ def read(run):
     if not os.path.lexists(path):
         return {}
     found = formats.read_sealed(path)
-    if not isinstance(found.get("exports", {}), dict):
+    exports = found.get("exports", {})
+    if not isinstance(exports, dict) or not all(
+        isinstance(of, dict) and {"ticket", "card"} <= of.keys()
+        for of in exports.values()
+    ):
         raise DamageError(f"{path} is damaged: it has no exports.")
     return found
 
@@ -77,6 +78,25 @@ def _noted(run):
         return read(run)
     except RunError:
         return {}
+
+
+def _of_export(path, of):
+    """Returns what differs in an export from what was noted, as sentences."""
+    # Only here: it is made for TensorFlow, and reports have none.
+    from keras_lottery.exporting.verifying import contents
+
+    if _card_of(path) != of["card"]:
+        return [f"{contents.CARD} is not as it was written"]
+    return contents.of_links(path) + contents.of_card(path, [])
+
+
+def _card_of(path):
+    """Returns the sha256 of an export's card; None without one."""
+    try:
+        content = regular_file.read(os.path.join(path, "model_card.json"))
+    except OSError:
+        return None
+    return hashlib.sha256(content).hexdigest()
 
 
 def _path_of(run, version):

@@ -49,6 +49,9 @@ class Onlooker(RunDirectory):
     def recover(self, levels=None):
         """Does nothing: the chief sets aside what is damaged."""
 
+    def forget(self, where):
+        """Does nothing: the chief makes levels done, and not."""
+
     def drop(self, where, name):
         """Does nothing: the chief removes files."""
 

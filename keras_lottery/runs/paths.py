@@ -1,7 +1,8 @@
 """Where the files of a run are. Nobody else joins paths of a run.
 
 runs/digits-0123456789ab/
-    config.json, levels.csv, times.csv, report.html, made.json, export/1/
+    config.json, levels.csv, times.csv, tables.json
+    report.html, made.json, export/1/
     replicate_0/ticket/level_3/ticket.safetensors, metrics.csv, time.json,
                                level.json
     replicate_0/ticket/level_4/checkpoint-00000002-....safetensors
@@ -20,6 +21,7 @@ CONFIG, LEVELS, TIMES, REPORT = (
     "times.csv",
     "report.html",
 )
+TABLES = "tables.json"
 EXPORT, MADE, LOCK, DAMAGED = "export", "made.json", ".lock", "damaged"
 TICKET, METRICS, DONE = "ticket.safetensors", "metrics.csv", "level.json"
 TIME, TICKET_ARM = "time.json", "ticket"

@@ -146,8 +146,11 @@ class Player:
 
     def tickets_from(self, replicate, missing):
         """Trains a level, and those after it up to one that is there."""
-        first = self.restart(replicate, missing)
-        earlier = self.earlier(replicate, first - 1) if first else {}
+        first, earlier = self.restart(replicate, missing), {}
+        if first:
+            earlier = self.earlier(replicate, first - 1)
+        else:
+            self.trainer.restart()  # something may have been trained before
         found = search.find_tickets(
             self.model,
             self.trainer,
@@ -156,7 +159,7 @@ class Player:
         )
         with contextlib.closing(found):  # lets go of the masks after an error
             for level in range(first, self.experiment.levels + 1):
-                if level > missing and self.is_done(replicate, None, level):
+                if level > missing and self.may_stop(replicate, level):
                     return
                 with self.training(replicate, None, level) as result:
                     ticket = next(found)
@@ -167,6 +170,17 @@ class Player:
                         self.trainer.seeds(replicate),
                     )
                     result.update(self.states(level))
+
+    def may_stop(self, replicate, level):
+        """Returns whether a level is there, and what comes can do without it.
+
+        Where a later level is missing, and goes on from the end of this one,
+        it is trained once more now.
+        """
+        later = range(level, self.experiment.levels + 1)
+        if not arms.needs_end(self.experiment):
+            later = [level]
+        return all(self.is_done(replicate, None, each) for each in later)
 
     def restart(self, replicate, level):
         """Returns the level to begin with so that one that is missing comes.
@@ -210,21 +224,26 @@ class Player:
         density = self.lottery.kept(level) / self.lottery.kept(0)
         self.listener.begin(*where, density)
         self.trainer.where = "replicate {}, {}, level {}".format(*where)
-        result = {}
-        with self.saver.training(where):
-            yield result
-        began, seconds = self.saver.times()
-        row = outcome.row(where, arm, result["ticket"], self.trainer)
-        kept = arm is None or self.keep == "all"
-        contents = outcome.contents(result, self.trainer.rows, kept)
         parents = self.parents(replicate, arm, level)
-        time = {**outcome.named(where), **_times(began, seconds)}
-        self.directory.save(where, row, contents, parents, time)
-        self.saver.done()
-        if arm is None and level:  # the next one goes on from this one
-            self.directory.drop((replicate, arms.TICKET, level - 1), paths.END)
-        if self.part is None:
+        # One that came from another ticket is done no longer: from here on
+        # its folder is that of a level that is being trained.
+        if self.directory.forget(where) and self.part is None:
             self.directory.save_tables()
+        result = {}
+        with self.saver.training(where, parents):
+            yield result
+            began, seconds = self.saver.times()
+            row = outcome.row(where, arm, result["ticket"], self.trainer)
+            kept = arm is None or self.keep == "all"
+            contents = outcome.contents(result, self.trainer.rows, kept)
+            time = {**outcome.named(where), **_times(began, seconds)}
+            self.directory.save(where, row, contents, parents, time)
+            self.saver.done()
+            if arm is None and level:  # the next one goes on from this one
+                before = replicate, arms.TICKET, level - 1
+                self.directory.drop(before, paths.END)
+            if self.part is None:
+                self.directory.save_tables()
         self.listener.end(row, seconds)
         self.saver.obey()
 
@@ -250,13 +269,12 @@ class Player:
 
     def drop_ends(self, replicate):
         """Removes the ends that no level goes on from any more."""
-        done = [
-            level
-            for level in range(self.experiment.levels + 1)
-            if self.directory.is_done(replicate, arms.TICKET, level)
-        ]
-        for level in done[:-1]:
-            self.directory.drop((replicate, arms.TICKET, level), paths.END)
+        for level in range(self.experiment.levels):
+            here, after = (
+                (replicate, arms.TICKET, n) for n in (level, level + 1)
+            )
+            if self.directory.is_done(*here) and self.directory.is_done(*after):
+                self.directory.drop(here, paths.END)
 
 
 def _name(arm):

@@ -11,9 +11,9 @@ import os
 from keras_lottery import files
 from keras_lottery import regular_file
 from keras_lottery.errors import DamageError
-from keras_lottery.errors import RunError
-from keras_lottery.runs import formats
+from keras_lottery.runs import made
 from keras_lottery.runs import paths
+from keras_lottery.runs import tables
 from keras_lottery.runs import writing
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,15 @@ def recover(run, levels=None):
             )
         elif not _time_is_whole(run, where):
             path = run.file(*where, paths.TIME)
-            log.warning("%s is damaged: that time is not known.", path)
+            moved = paths.set_aside(run.path, path)
+            log.warning(
+                "%s is damaged: that time is not known. See %s.", path, moved
+            )
     if levels is None:
         files.remove_unfinished(run.path)
-        if aside is None:
-            _check_table(run)
+        again = [] if aside else tables.differences_now(run)
+        for each in again + made.differences(run):
+            log.warning("%s: %s. It is made again.", run.path, each)
 
 
 def differences(run, where):
@@ -94,22 +98,6 @@ def _tidy(run, where):
         for name in os.listdir(folder):
             if name.startswith(paths.CHECKPOINT):
                 os.unlink(os.path.join(folder, name))
-
-
-def _check_table(run):
-    """Names a levels.csv that is not merely older than the levels."""
-    try:
-        there = set(regular_file.read(run.levels_path).splitlines())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RunError(f"{error.filename}: {error.strerror}.") from error
-    right = set(formats.as_csv(run.rows()).splitlines())
-    if not there or not there <= right:
-        log.warning(
-            "%s is not what the levels say: it is written again.",
-            run.levels_path,
-        )
 
 
 def _digest(path):

@@ -41,16 +41,16 @@ class Saver:
         self._found, self._changed = None, []
 
     @contextlib.contextmanager
-    def training(self, where):
+    def training(self, where, parents):
         """What is trained inside is saved, and goes on from where it was.
 
         Args:
             where: (replicate, arm, level).
+            parents: As `records.pack` takes: a checkpoint of what came from
+                other tickets is not used.
         """
         folder = paths.of_level(self._directory.path, *where)
-        of = "{} replicate {} {} level {}".format(
-            self._directory.identity, *where
-        )
+        of = described(self._directory.identity, where, parents)
         self._checkpoints = checkpoint.Checkpoints(folder, of)
         self._found = self._checkpoints.newest() if self._saves else None
         self._began, self._before = time.time(), 0.0
@@ -74,11 +74,7 @@ class Saver:
         if self._stopping.asked is not None:
             self._stopping.obey()
 
-    def mode(self):
-        """Returns how the steps of the checkpoint were compiled, or None."""
-        return self._found and self._found.record["mode"]
-
-    def find(self, model, mode):
+    def find(self, model):
         """Returns the checkpoint that this training goes on from, or None.
 
         Under other conditions, such as another number of threads, no work is
@@ -86,7 +82,6 @@ class Saver:
 
         Args:
             model: The `keras.Model`, under its masks.
-            mode: How its steps are compiled.
         """
         found, self._found = self._found, None
         if found is None:
@@ -100,7 +95,8 @@ class Saver:
             )
             return None
         self._before, self._changed = record["seconds"], record["changed"]
-        for name, value in self._conditions(model, mode).items():
+        now = self._conditions(model, record["mode"])
+        for name, value in now.items():
             if record["conditions"].get(name) != value:
                 was = record["conditions"].get(name)
                 self._changed.append(f"{name} {was}, then {value}")
@@ -171,6 +167,11 @@ class Saver:
         strategy = self._experiment.config.distribute.strategy
         # As JSON gives it back.
         return json.loads(json.dumps(conditions.of(model, strategy, mode)))
+
+
+def described(identity, where, parents):
+    """Returns what the checkpoints of a training are of, as text."""
+    return json.dumps([identity, *where, parents], sort_keys=True)
 
 
 def _masks(model):

@@ -51,9 +51,6 @@ class Trainer:
         self._test = measure.measure_on(model, data.test)
         self._fresh = experiment.fresh
         self._reached = None
-        self._measured = mode is None and (
-            experiment.config.train.compile == "measure"
-        )
         self.mode = mode or self._wanted_mode()
 
     def begin(self, replicate, advance=lambda steps: None):
@@ -114,7 +111,6 @@ class Trainer:
             self._advance(last - first)
             if last < last_step:
                 self.saver.offer(self, last, inside=False)
-        self.mode = steps.mode
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if last_step == self.experiment.steps:
             scores.test()
@@ -125,9 +121,7 @@ class Trainer:
         Where the training was stopped, its last checkpoint is put back.
         """
         self._metrics = None
-        if self._measured:  # it may have come out otherwise
-            self.mode = self.saver.mode() or self.mode
-        found = self._checkpoint or self.saver.find(model, self.mode)
+        found = self._checkpoint or self.saver.find(model)
         self._checkpoint = None
         if found is None:
             self.saver.begin(first_step)
@@ -139,6 +133,7 @@ class Trainer:
             self._advance(last_step - first_step)
             return None
         record = found.record
+        self.mode = record["mode"]
         state.restore(found.snapshots["now"], model, model.optimizer)
         self.rows[:] = record["rows"]
         if record["inside"]:
@@ -148,6 +143,7 @@ class Trainer:
 
     def _begin_stretch(self, model, steps):
         steps.prepare(self._feed)
+        self.mode = steps.mode  # which XLA may have declined
         model.reset_metrics()
         if self._metrics is not None:
             checkpoint.restore_metrics(model, self._metrics)
@@ -213,6 +209,7 @@ class Trainer:
                 control.mask,
                 attachment.mask,
                 metrics,
+                begin=control.start_state,
             )
         end, end_state = tickets.ended(model, control.mask)
         return dataclasses.replace(

@@ -23,6 +23,7 @@ from keras_lottery.runs import identity
 from keras_lottery.runs import made
 from keras_lottery.runs import paths
 from keras_lottery.runs import schedule
+from keras_lottery.runs import tables
 from keras_lottery.tickets import proofs
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import early_stopping
@@ -47,9 +48,10 @@ def differences_of_run(run, tell=lambda where: None):
     config = _tried(found, run.read_config)
     if config is not None:
         found += _of_name(run, config)
-    found += _tried(found, _of_table, run) or []
+    found += _tried(found, tables.differences, run) or []
     found += _tried(found, _of_gaps, run) or []
     found += made.differences(run)
+    found += _tried(found, _of_times, run) or []
     links = chain.Chain(run, config or {})
     for where in _tried(found, run.levels) or []:
         tell(where)
@@ -118,17 +120,6 @@ def _of_name(run, config):
     return [f"the directory is called {name}, its configuration {right}"]
 
 
-def _of_table(run):
-    written = formats.read_csv(run.levels_path)
-    rows = formats.as_csv(run.rows())
-    lines = formats.as_csv(written).splitlines()
-    # Whoever plays the run writes a level first, then the table.
-    behind = written and run.is_locked() and set(lines) <= {*rows.splitlines()}
-    if behind or formats.as_csv(written) == rows:
-        return []
-    return ["levels.csv is not what the levels say"]
-
-
 def _of_gaps(run):
     """A run that was stopped lacks levels at the end, never in between."""
     done = set(run.levels())
@@ -157,6 +148,16 @@ def _of_files(run, where):
         elif _tried(found, _digest, path) not in (right, None):
             found.append(f"{label} differs from its checksum")
     return found
+
+
+def _of_times(run):
+    """What does not count for a level, and is named by itself."""
+    return [
+        f"{'/'.join(map(str, where))}/{paths.TIME} is damaged"
+        for where in run.levels()
+        if os.path.lexists(run.file(*where, paths.TIME))
+        and not run.time(*where)
+    ]
 
 
 def _digest(path):

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 
 from keras_lottery import file_lock
 from keras_lottery import files
@@ -25,6 +26,7 @@ from keras_lottery.training.checkpoint import Checkpoints
 
 FORMAT = 1
 LOTTERY, LOCK = "lottery.json", "lottery.lock"
+_CHECKPOINT = r"checkpoint-[0-9]{8}-[0-9a-f]{32}\.safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +35,18 @@ class FitFolder:
     """Where one lottery is kept; of finished levels only the tickets.
 
     Args:
-        path: The folder; it need not exist.
+        path: The folder; it need not exist. Other files in it are left alone.
         identity: What `fit_identity.of` says.
         stem: What files of finished levels begin with: `"level"`.
 
     Attributes:
-        path: The folder.
+        path: The folder, absolute: a callback may change the current one.
         first: Digest of the state that the lottery began with, so that files of
             another one are not taken for its own; None where none has begun.
     """
 
     def __init__(self, path, identity, stem):
-        self.path, self.first = os.fspath(path), None
+        self.path, self.first = _local(path), None
         self._identity, self._stem = identity, stem
         text = fit_identity.canonical(identity)
         self._of = hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -96,7 +98,12 @@ class FitFolder:
         return found
 
     def save(self, checkpoint):
-        """Writes a checkpoint."""
+        """Writes a checkpoint.
+
+        Raises:
+            RunError: It cannot be written, or the folder was removed.
+        """
+        self._check_there()
         checkpoint.record["first"] = self.first
         with self._explained():
             self._checkpoints.save(checkpoint)
@@ -108,7 +115,11 @@ class FitFolder:
             index: Which level.
             ticket: Its `Ticket`.
             history: Dict of what JSON can hold.
+
+        Raises:
+            RunError: It cannot be written, or the folder was removed.
         """
+        self._check_there()
         content = ticket_file.pack(ticket)
         record = {
             "of": self._of,
@@ -123,11 +134,20 @@ class FitFolder:
 
     def has_traces(self):
         """Returns whether something was kept here, whole or not."""
-        beginnings = [f"{self._stem}_"]
+        patterns = [rf"{self._stem}_[0-9]+\.(json|safetensors)"]
         if self.first is None:
-            beginnings.append("checkpoint-")
-        names = os.listdir(self.path)
-        return any(name.startswith(tuple(beginnings)) for name in names)
+            patterns.append(_CHECKPOINT)
+        traces = re.compile("|".join(patterns))
+        return any(map(traces.fullmatch, os.listdir(self.path)))
+
+    def _check_there(self):
+        """Refuses to begin another folder where this one was removed."""
+        if not os.path.lexists(self._inside(LOTTERY)):
+            raise RunError(
+                f"checkpoint_dir={self.path!r} was removed while in use: its "
+                f"{LOTTERY} is gone. Restore it from a copy to go on from "
+                "there, or remove all of it to begin anew."
+            )
 
     def _open(self):
         """Reads what the folder is of."""
@@ -214,6 +234,17 @@ class FitFolder:
                 f"{error.strerror}. What is saved there stays whole. {mend}, "
                 "then the same call goes on."
             ) from error
+
+
+def _local(path):
+    """Returns a path as it stands whatever the current folder becomes."""
+    path = os.fsdecode(path)
+    if re.match(r"\w+://", path):
+        raise ValueError(
+            f"checkpoint_dir={path!r} must be a local folder, and is a URL. "
+            "Mount what it names as a folder, and give the path of that."
+        )
+    return os.path.abspath(path)
 
 
 def _check_record(record):

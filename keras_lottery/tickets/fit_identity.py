@@ -1,7 +1,9 @@
 """What a folder of checkpoints is of: all that decides what `fit` finds.
 
 First weights are not part of it, nor seeds that draw them: a script builds its
-model anew, and then goes on with the weights of the folder.
+model anew, and then goes on with the weights of the folder. Nor are names that
+Keras counts up, such as `auc_1`: the history of what follows is in columns of
+the name that the metric has then, so name metrics to have one column each.
 """
 
 import json
@@ -9,15 +11,14 @@ import re
 import zlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
+from keras_lottery.tickets import fit_descriptions
 from keras_lottery.tickets import lottery
 from keras_lottery.tickets import ticket as tickets
-from keras_lottery.training import agreement
-from keras_lottery.training import callback_states
+from keras_lottery.tickets.fit_descriptions import described
 from keras_lottery.training import keras_private
 from keras_lottery.training import replicas
 from keras_lottery.training.array_feed import ArrayFeed
@@ -46,11 +47,11 @@ def of(pruned, training):
         },
         "data": _feed(training.feed),
         "validation data": _data(training.arguments.get("validation_data")),
-        "callbacks": callback_states.names(training.callbacks),
+        "callbacks": fit_descriptions.of_callbacks(training.callbacks),
         "step mode": pruned.step_mode,
         "replicas": replicas.count(pruned),
     }
-    return json.loads(canonical(_described(found)))
+    return json.loads(canonical(described(found)))
 
 
 def canonical(value):
@@ -68,6 +69,7 @@ def differences(there, here, where=""):
     """
     if there == here:
         return []
+    there, here = _parts(there), _parts(here)
     if not (isinstance(there, dict) and isinstance(here, dict)):
         return [f"{where}: {_shown(there)} there, {_shown(here)} here"]
     return [
@@ -77,6 +79,18 @@ def differences(there, here, where=""):
             there.get(name), here.get(name), f"{where} {name}".strip()
         )
     ]
+
+
+def _parts(value):
+    """Returns a list of callbacks as a dict, so that settings are named."""
+    named = isinstance(value, list) and all(
+        isinstance(each, dict) and "class" in each for each in value
+    )
+    if not named or not value:
+        return value
+    return {
+        f"{index} {each['class']}": each for index, each in enumerate(value)
+    }
 
 
 def _shown(value):
@@ -106,10 +120,21 @@ def _weights(model):
 
 def _model(model):
     """Returns the class of a model, and a checksum of its configuration."""
-    text = canonical(_described(_without_draws(tickets.config_of(model))))
+    config = described(_without_draws(tickets.config_of(model)))
+    text = canonical([config, _lambdas(model)])
     # Keras counts the layers of a process, and names them by that.
     text = re.sub(r'_[0-9]+"', '"', text)
     return f"{type(model).__name__} {zlib.crc32(text.encode()):08x}"
+
+
+def _lambdas(model):
+    """Returns what `Lambda` layers do, whose code is in no configuration."""
+    lambdas = (
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, keras.layers.Lambda)
+    )
+    return [fit_descriptions.functions(layer) for layer in lambdas]
 
 
 def _without_draws(config):
@@ -128,7 +153,7 @@ def _without_draws(config):
 
 def _optimizer(pruned):
     """Returns its configuration; callbacks change its rate meanwhile."""
-    config = _described(pruned.optimizer)
+    config = described(pruned.optimizer)
     return {"config": _without_rates(config), "rates": pruned.played.rates()}
 
 
@@ -164,29 +189,4 @@ def _data(data):
     if isinstance(data, tf.data.Dataset):
         return f"Dataset of {data.element_spec}"
     flat = tf.nest.flatten(data)
-    return [_described(each) for each in flat if each is not None]
-
-
-def _described(value):
-    """Returns what JSON can hold, the same in every process."""
-    if isinstance(value, (np.ndarray, tf.Tensor)):
-        return _array(tf.convert_to_tensor(value))
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {str(name): _described(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_described(each) for each in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if hasattr(value, "get_config") and not isinstance(value, type):
-        config = {"class": type(value).__name__}
-        return config | _described(value.get_config())
-    return getattr(value, "__name__", type(value).__name__)
-
-
-def _array(tensor):
-    about = f"{tensor.dtype.name} {tuple(tensor.shape)}"
-    if tensor.dtype == tf.string:
-        return about
-    return f"{about} {agreement.digest(tensor):08x}"
+    return [described(each) for each in flat if each is not None]

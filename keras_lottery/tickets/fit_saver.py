@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ from keras_lottery.training import checkpoint
 from keras_lottery.training import keras_private
 from keras_lottery.training import state
 from keras_lottery.training.array_feed import ArrayFeed
+
+log = logging.getLogger(__name__)
 
 
 class Saver:
@@ -34,6 +37,7 @@ class Saver:
         self._training, self._folder = training, folder
         self._pace, self._finest, self._heard = pace, finest, heard
         self._progress = self._found = self._watch = None
+        self._given, self._told = callback_states.given(training.callbacks), ()
         self.found_all = False
 
     def go_on(self, progress, lottery=None):
@@ -180,7 +184,8 @@ class Saver:
         pruned = training.pruned
         now = state.snapshot(pruned.inner, pruned.optimizer)
         snapshots, same = fit_resuming.snapshots(now, progress)
-        noted, arrays = callback_states.taken(training.callbacks)
+        noted, arrays = callback_states.taken(training.callbacks, self._given)
+        self._tell_left_out()
         arrays |= {f"mask/{k}": v for k, v in pruned.mask.pack().items()}
         if inside:
             arrays |= checkpoint.metric_values(pruned)
@@ -198,6 +203,18 @@ class Saver:
         }
         return checkpoint.Checkpoint(record, snapshots, arrays)
 
+    def _tell_left_out(self):
+        """Warns of what callbacks hold that is not kept; of each once."""
+        found = callback_states.left_out(self._training.callbacks)
+        new = [name for name in found if name not in self._told]
+        if new:
+            log.warning(
+                "Not kept in checkpoints, so as the script makes it when "
+                "training goes on: %s. Numbers, text, arrays, and lists, "
+                "tuples and dicts of them are kept.", ", ".join(new),
+            )  # fmt: skip
+        self._told = found
+
     def _put_back(self):
         fit_resuming.put_back(self._training.pruned, self._found)
         self._watch.put_back(self._found.record)
@@ -206,7 +223,10 @@ class Saver:
     def _recall_callbacks(self):
         found = self._found
         callback_states.put_back(
-            self._training.callbacks, found.record["callbacks"], found.arrays
+            self._training.callbacks,
+            found.record["callbacks"],
+            found.arrays,
+            self._given,
         )
 
     def _build_metrics(self):

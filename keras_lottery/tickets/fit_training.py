@@ -44,8 +44,8 @@ class Training:
             before: Callbacks that come before the user's.
             stops: Steps between which they have to be called.
         """
-        first_step = max(first_step, self.initial_step)
-        first_step = self.saver.steps_done(first_step)
+        began = max(first_step, self.initial_step)
+        first_step = self.saver.steps_done(began)
         steps = hooks.Steps(self.feed, self.epochs, first_step, at or {})
         curve = hooks.Curve(steps)
         masks = hooks.Masks()
@@ -56,7 +56,7 @@ class Training:
         told = [settle, steps, guard, curve, masks, *before, *self.callbacks]
         told += self.saver.callbacks(steps, curve, masks)
         stops = {*(at or ()), *stops, *self.saver.stops(first_step)}
-        history = self._train(first_step, told, stops)
+        history = self._train(first_step, told, stops, began)
         self._note(history, masks)
         return early_stopping.summarize(curve.rows)
 
@@ -95,14 +95,16 @@ class Training:
         pruned.hold_optimizer()
         return step_fit.StepFit(pruned, self.feed, self.epochs, self.arguments)
 
-    def _by_keras(self, first_step, callbacks, stops):
+    def _by_keras(self, first_step, callbacks, stops, began):
         """Trains from a step to the end; returns the `History`.
 
         Args:
             first_step: Where to begin.
             callbacks: Keras callbacks; the second is a `Steps`.
             stops: Steps that the callbacks have to see.
+            began: Ignored: what Keras trains goes on at the ends of epochs.
         """
+        del began
         self._check_steps({first_step, *stops})
         return self.keras_fit(
             **self.feed.arguments(first_step),

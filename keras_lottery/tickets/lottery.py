@@ -6,8 +6,11 @@ import importlib.metadata
 from collections.abc import Callable
 from collections.abc import Mapping
 
+import numpy as np
+
 import keras_lottery
 from keras_lottery import checks
+from keras_lottery.errors import RunError
 from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import find
@@ -182,7 +185,7 @@ class Lottery:
             end=end,
             end_state=end_state,
             level=progress.level,
-            metrics=dict(metrics),
+            metrics={name: _plain(value) for name, value in metrics.items()},
             provenance=self.provenance(),
             model_config=tickets.config_of(self.model),
         )
@@ -215,6 +218,21 @@ class Progress:
     def __init__(self, level=0):
         self.level, self.trained = level, False
         self.zero = self.point = self.begin = None
+        self._error = None
+
+    def check(self):
+        """Raises the error of a rewind that did not do what it declares."""
+        if self._error is not None:
+            raise self._error
+
+    @contextlib.contextmanager
+    def spoiled_by_errors(self):
+        """After an error inside nothing is trained on: the state is wrong."""
+        try:
+            yield
+        except RunError as error:
+            self._error = error
+            raise
 
     def finished(self, last_level):
         """Returns whether every level is trained."""
@@ -280,6 +298,14 @@ def _endless(recorded):
         )
         for pattern, each in recorded.items()
     ]
+
+
+def _plain(value):
+    """Returns a number of any library as one of Python, others as they are."""
+    if isinstance(value, (str, bytes)) or np.ndim(value):
+        return value
+    found = np.asarray(value)
+    return found.item() if found.dtype.kind in "biuf" else value
 
 
 def name_of(choice):

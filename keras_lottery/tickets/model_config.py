@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_lottery.errors import TicketError
+from keras_lottery.training import keras_private
 
 _PUBLIC = (
     "keras",
@@ -82,14 +83,20 @@ def build(config, arrays, check):
                 f"than the {most:,} that fit its weights. Build it yourself "
                 "and pass it."
             )
-    return keras.saving.deserialize_keras_object(copy.deepcopy(config))
+    return _built(config)
+
+
+def _built(config):
+    """Returns what Keras builds, in its safe mode whatever else is set."""
+    with keras_private.safe_mode():
+        return keras.saving.deserialize_keras_object(copy.deepcopy(config))
 
 
 def _try(config, check):
     """Returns how many bytes Keras computes while it builds a model."""
     graph = tf.Graph()
     with graph.as_default():
-        check(keras.saving.deserialize_keras_object(copy.deepcopy(config)))
+        check(_built(config))
     outputs = [each for op in graph.get_operations() for each in op.outputs]
     return sum(map(_bytes, outputs))
 
@@ -143,23 +150,34 @@ class _Walk:
             _refuse(config)
         if name in _PLAIN or (name in _ARRAYS and _is_array(config)):
             return
+        # Keras knows these before it asks its registry.
+        if name.startswith("__") or name in _NEVER:
+            _refuse(config)
         if name == "function":
             called = config.get("config")
-            found = _function(module, called)
+            known, found = _registered(called), _function(module, called)
         else:
-            called = config.get("registered_name", name)
-            found = _class(module, name)
-        if _registered(called):  # as Keras does, which asks its registry first
+            # Its older format has no module, and goes by the class's name.
+            called = config.get("registered_name") if module else name
+            known, found = _registered(called), _class(module, name)
+            if known is not None and name != _name_of(known, called):
+                _refuse(config)
+        if known is not None:
             self.registered = True
         elif found is None:
             _refuse(config)
 
 
 def _registered(name):
-    """Whether the user registered an object by a name, or we a layer."""
+    """Returns what the user registered by a name, or we; None for nothing."""
     if not isinstance(name, str) or name == "keras_lottery>PrunedModel":
-        return False
-    return keras.saving.get_registered_object(name) is not None
+        return None
+    return keras.saving.get_registered_object(name)
+
+
+def _name_of(known, called):
+    """Returns the name of a registered class, be it not imported yet."""
+    return getattr(known, "__name__", called.rpartition(">")[2])
 
 
 def _class(module, name):

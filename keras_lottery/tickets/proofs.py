@@ -19,6 +19,7 @@ Bits are compared, so NaN is itself and 0.0 is not -0.0. A removed weight is
 +0.0, whatever its sign was: masks choose, and do not multiply.
 """
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ class Layout(NamedTuple):
     names: tuple = ()
     clock: frozenset = frozenset()
     first: Mapping = {}
+
+
+_LOSS = re.compile("(last_)?(val_|test_)?loss")
 
 
 def weights(now, then, mask, layout):
@@ -193,10 +197,12 @@ def finite(values):
 
 
 def losses(metrics):
-    """No loss among the metrics of a training is NaN or infinite."""
+    """No loss among the metrics of a training is NaN or infinite.
+
+    Metrics of a user's own may be, whatever they are called.
+    """
     for name, value in metrics.items():
-        named = name == "loss" or name.endswith("_loss")
-        if named and not_finite(value).any():
+        if _LOSS.fullmatch(name) and not_finite(value).any():
             return f"{name} is {value}"
     return None
 

@@ -75,7 +75,9 @@ def pruning(where, before, after, budgets, allocation, model):
            _values(model, after))  # fmt: skip
 
 
-def training(where, step, model, optimizer, before, after, metrics):
+def training(
+    where, step, model, optimizer, before, after, metrics, *, begin=None
+):
     """Proves what a training leaves, before a ticket is made of it.
 
     Args:
@@ -86,12 +88,14 @@ def training(where, step, model, optimizer, before, after, metrics):
         before: The `Mask` that it began with.
         after: The `Mask` that holds now.
         metrics: Dict of what was measured.
+        begin: Dict from name to what variables were before. Those that are not
+            trained, and were not finite then, need not be: a running minimum.
 
     Raises:
         RunError: A weight, a slot of the optimizer or a loss is not finite;
             the mask has changed, or a removed weight is not zero.
     """
-    name = state.first_not_finite(model, optimizer)
+    name = state.first_not_finite(model, optimizer, begin or {})
     what = f"{name} is not finite" if name else proofs.losses(metrics)
     if what is not None:
         raise callbacks.diverged(where, step, what)

@@ -29,9 +29,13 @@ def levels(lottery, train, attachment, progress):
     """
     model, rewind = lottery.model, lottery.rewind
     while not progress.finished(lottery.levels):
+        progress.check()
         if progress.trained:
             mask = lottery.next_mask(attachment.mask, progress)
-            with proving.rewinding(lottery, attachment, progress):
+            with (
+                progress.spoiled_by_errors(),
+                proving.rewinding(lottery, attachment, progress),
+            ):
                 attachment.set(mask)
                 rewind.restore(progress.point, model, lottery.optimizer())
                 attachment.apply()
@@ -59,6 +63,7 @@ def levels(lottery, train, attachment, progress):
             mask,
             attachment.mask,
             metrics or {},
+            begin=progress.begin.model,
         )
         progress.trained = True
         yield lottery.ticket(attachment.mask, progress, metrics or {})

@@ -22,17 +22,24 @@ class Steps(keras.callbacks.Callback):
         self.step = first_step
         self._feed, self._epochs, self._at = feed, epochs, dict(at)
         self._first_epoch, self._done = epochs.place(first_step)
-        self.cut = False
+        self._before, self.cut = None, False
 
     def on_epoch_begin(self, epoch, logs=None):
         """Puts the data where the epoch starts."""
         inside = self._done if epoch == self._first_epoch else 0
         self._epoch_step = epoch * self._epochs.per_epoch + inside
         self._feed.start_epoch(self._epoch_step)
+        self._before = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Notes the number of the first batch: not 0 where an epoch goes on."""
+        if self._before is None:
+            self._before = batch
 
     def on_train_batch_end(self, batch, logs=None):
         """Counts, and calls back."""
-        self.step = self._epoch_step + min(batch + 1, self._left())
+        done = batch + 1 - (self._before or 0)
+        self.step = self._epoch_step + min(done, self._left())
         if self.step in self._at:
             self._at.pop(self.step)()
 
@@ -152,20 +159,22 @@ class BetweenSteps(keras.callbacks.Callback):
     def __init__(self, before, after, done=0):
         super().__init__()
         self._before, self._after = before, after
-        self._epoch_step, self._seen = done, 0
+        self._epoch_step, self._seen, self._first = done, 0, None
 
     def on_epoch_begin(self, epoch, logs=None):
         """Counts the steps of the epochs before."""
         self._epoch_step += self._seen
-        self._seen = 0
+        self._seen, self._first = 0, None
 
     def on_train_batch_begin(self, batch, logs=None):
         """Calls before the batches are trained."""
-        self._before(self._epoch_step + batch)
+        if self._first is None:  # not 0 where an epoch goes on
+            self._first = batch
+        self._before(self._epoch_step + batch - self._first)
 
     def on_train_batch_end(self, batch, logs=None):
         """Calls after, and notes how many batches this epoch has had."""
-        self._seen = batch + 1
+        self._seen = batch + 1 - (self._first or 0)
         self._after(self._epoch_step + self._seen)
 
 

@@ -27,6 +27,15 @@ KEPT = 2
 SECONDS = 30.0  # between two checkpoints, where nothing else is asked for
 _SHARE = 50  # times what the last one took: under 2 % of the time
 _ARRAY = "array of numpy"
+_DTYPE = re.compile(r"bool|(u?int|float)(8|16|32|64)")
+# What reading a header may come to that was not written by `pack`.
+_NOT_WHOLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 _NAME = re.compile(r"checkpoint-([0-9]{8})-([0-9a-f]{32})\.safetensors")
 
 log = logging.getLogger(__name__)
@@ -57,6 +66,7 @@ class Checkpoints:
 
     def __init__(self, folder, of):
         self._folder, self._of = os.fspath(folder), of
+        self._whole = None  # the name of the last one read or written
 
     def save(self, checkpoint):
         """Writes a checkpoint beside the last one; those before it go.
@@ -69,10 +79,14 @@ class Checkpoints:
         there = self._there()
         number = there[-1][0] + 1 if there else 0
         digest = hashlib.sha256(content).hexdigest()[:32]
-        path = self._path(f"checkpoint-{number:08}-{digest}.safetensors")
-        for _, name in there[: -KEPT + 1]:  # first: there are never three
-            os.unlink(self._path(name))
-        files.write_whole(path, content)
+        written = f"checkpoint-{number:08}-{digest}.safetensors"
+        names = [name for _, name in there]
+        kept = self._whole if self._whole in names else (names or [None])[-1]
+        for name in names:  # first: there are never three
+            if name != kept:
+                os.unlink(self._path(name))
+        files.write_whole(self._path(written), content)
+        self._whole = written
 
     def newest(self, check=lambda found: None):
         """Returns the last whole checkpoint, or None; names damaged ones.
@@ -85,6 +99,7 @@ class Checkpoints:
             try:
                 found = self._read(name)
                 check(found)
+                self._whole = name
                 return found
             except (OSError, RunError) as error:
                 log.warning("%s is not used: %s", self._path(name), error)
@@ -179,9 +194,8 @@ def restore_metrics(model, arrays):
     """
     variables = _metric_variables(model)
     values = _under("metric/", arrays)
-    if [v.shape for v in values.values()] != [
-        tuple(v.shape) for v in variables
-    ]:
+    wanted = {str(n): tuple(v.shape) for n, v in enumerate(variables)}
+    if {name: value.shape for name, value in values.items()} != wanted:
         raise RunError("the metrics are others than in the checkpoint.")
     for index, variable in enumerate(variables):
         variable.assign(values[str(index)])
@@ -243,7 +257,7 @@ def unpack(content, of):
             for name, count in header["slots"].items()
         }
         record = header["record"]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except _NOT_WHOLE as error:
         raise RunError(f"not a whole checkpoint: {error!r}.") from error
     return Checkpoint(record, snapshots, _under("array/", arrays))
 
@@ -257,6 +271,8 @@ def _encoded(value):
 
 def _decoded(value):
     if value.keys() == {_ARRAY, "dtype"}:
+        if not _DTYPE.fullmatch(value["dtype"]):
+            raise ValueError(f"{value['dtype']!r:.80} is no dtype of numbers")
         # An array without dimensions is what NumPy makes of its numbers.
         return np.array(value[_ARRAY], value["dtype"])[()]
     return value

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.trainers.trainer import model_supports_jit
 
 from keras_lottery.training import determinism
@@ -149,6 +150,14 @@ def without_values():
         global_state.set_global_attribute(waiting, before)
 
 
+def safe_mode():
+    """Returns a context in which Keras loads no code that a config holds.
+
+    `keras.config.enable_unsafe_deserialization` does not count inside.
+    """
+    return SafeModeScope(safe_mode=True)
+
+
 def _stand_in(variable):
     """Returns a weight of one entry under the same path: Muon goes by it."""
     stand_in = keras.Variable(
@@ -266,7 +275,7 @@ def compile_arguments(model):
 def supports_jit(model):
     """Returns whether Keras would compile a model with XLA at all.
 
-    Not with layers that say no, nor where operations have to be deterministic.
+    Not with layers that say no.
     """
     with determinism.lifted():
         return model_supports_jit(model)

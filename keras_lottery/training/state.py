@@ -110,7 +110,7 @@ def restore_clock(taken, optimizer, clock):
             variable.assign(value)
 
 
-def first_not_finite(model, optimizer=None):
+def first_not_finite(model, optimizer=None, begin=()):
     """Returns the name of a variable that holds NaN or infinity, or None.
 
     A slot that does freezes its weight or spoils it later: the second moment
@@ -120,6 +120,8 @@ def first_not_finite(model, optimizer=None):
     Args:
         model: A built `keras.Model`.
         optimizer: The optimizer that trains it, or None.
+        begin: Dict from name to what variables were before: one that is not
+            trained, and was not finite then, is passed.
     """
     named = dict(weights.by_name(model))
     if optimizer is not None and optimizer.built:
@@ -127,7 +129,10 @@ def first_not_finite(model, optimizer=None):
             for variable in keras_private.variables(leaf):
                 named[f"the optimizer's {name_of(variable)}"] = variable
     for name, variable in named.items():
-        if _is_float(variable) and not _all_finite(variable.numpy()):
+        if not _is_float(variable) or _all_finite(variable.numpy()):
+            continue
+        began = name in begin and not _all_finite(np.asarray(begin[name]))
+        if variable.trainable or not began:
             return name
     return None
 

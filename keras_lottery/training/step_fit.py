@@ -89,7 +89,7 @@ class StepFit:
         """How steps are compiled: `"graph"`, too, where XLA could not."""
         return loop.of(self._model, self.wanted).mode
 
-    def __call__(self, first_step, callbacks, stops=()):
+    def __call__(self, first_step, callbacks, stops=(), began=None):
         """Trains from a step to the end; returns the `History`.
 
         Args:
@@ -97,6 +97,8 @@ class StepFit:
             callbacks: Keras callbacks; a user's own that has hooks for steps
                 gets every one of them.
             stops: Steps at which a call has to end, so that they see them.
+            began: Where a training that goes on once began: callbacks then see
+                the numbers of batches that they would have seen.
         """
         model, epochs = self._model, self._epochs
         hooks = keras.callbacks.CallbackList(
@@ -117,12 +119,14 @@ class StepFit:
         )
         model.stop_training = False
         step, logs = first_step, {}
+        began = first_step if began is None else began
         hooks.on_train_begin()
         for epoch in range(epochs.place(first_step)[0], epochs.count):
             model.reset_metrics()
             hooks.on_epoch_begin(epoch)
             last = (epoch + 1) * epochs.per_epoch
-            logs = training.epoch(step, last)
+            zero = max(began, epoch * epochs.per_epoch)
+            logs = training.epoch(step, last, zero)
             logs |= self._validation(epoch, hooks)
             hooks.on_epoch_end(epoch, logs)
             step = last
@@ -153,19 +157,25 @@ class _Training:
         self._steps, self._source, self._hooks = steps, source, hooks
         self._stops, self._limit = sorted(stops), limit
 
-    def epoch(self, first, last):
-        """Trains to the end of an epoch, or to where a callback stops it."""
+    def epoch(self, first, last, zero):
+        """Trains to the end of an epoch, or to where a callback stops it.
+
+        Args:
+            first: Step to begin at.
+            last: Step to end at.
+            zero: Step that callbacks see as batch 0.
+        """
         if isinstance(self._source, Stream):
             self._source.start_epoch()
         step, logs = first, {}
         while step < last and not self._source.ended():
-            self._hooks.on_train_batch_begin(step - first)
+            self._hooks.on_train_batch_begin(step - zero)
             end = self._end(step, last)
             reached, told = self._steps.call(self._source, step, end)
             if reached == step:  # data ran out
                 break
             step, logs = reached, told
-            self._hooks.on_train_batch_end(step - 1 - first, logs)
+            self._hooks.on_train_batch_end(step - 1 - zero, logs)
             # Looked at here, as Keras does: one call at least.
             if self._hooks.model.stop_training:
                 break

@@ -1,25 +1,28 @@
 """Stopping on request: SIGTERM and Ctrl-C wait until a checkpoint is saved."""
 
 import contextlib
+import os
 import signal
-import sys
 import threading
+import time
 
 from keras_lottery.errors import Preempted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AT_ONCE = 1.0  # seconds within which signals count as one
+_SAID = b"Stopping: a checkpoint is saved first. Again, to stop at once.\n"
 
 
 class Stopping:
     """Whether this process was asked to stop.
 
     Made by `heard`. A signal while something goes on that can be saved is
-    noted, and heeded by `obey`; the second one, or one at another time, stops
-    at once.
+    noted, and heeded by `obey`; another one a second later, or one at another
+    time, stops at once.
     """
 
     def __init__(self):
-        self.asked, self._waits = None, False
+        self.asked, self._waits, self._heard = None, False, 0.0
 
     @contextlib.contextmanager
     def deferred(self):
@@ -44,14 +47,15 @@ class Stopping:
     def hear(self, number, frame=None):
         """Notes a signal, or stops at once."""
         del frame
-        again, self.asked = self.asked is not None, number
+        now = time.monotonic()
+        # Who stops a group of processes, and then each, sends several at once.
+        again = self.asked is not None and now - self._heard > _AT_ONCE
+        if self.asked is None:
+            self.asked, self._heard = number, now
         if again or not self._waits:
             self.obey()
-        print(
-            "Stopping: a checkpoint is saved first. Again, to stop at once.",
-            file=sys.stderr,
-            flush=True,
-        )
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            os.write(2, _SAID)
 
 
 @contextlib.contextmanager

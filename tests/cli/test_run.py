@@ -71,7 +71,7 @@ def test_a_run_leaves_these_files_and_no_others(made, contents):
     assert levels(path) == DONE
     found = {n for n in contents(path) if not n.startswith("export/")}
     right = {"config.json", "levels.csv", "times.csv", "report.html"}
-    right |= {"made.json"}
+    right |= {"made.json", "tables.json"}
     for replicate, arm, level in DONE:
         folder = f"replicate_{replicate}/{arm}/level_{level}"
         for name in ("level.json", "metrics.csv", "time.json"):

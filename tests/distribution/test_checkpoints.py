@@ -59,7 +59,8 @@ def contents(run):
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and path.name not in ("times.csv", "time.json")
+        if path.is_file()
+        and path.name not in ("times.csv", "time.json", "tables.json")
     }
 
 

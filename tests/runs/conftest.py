@@ -117,7 +117,8 @@ def contents():
         return {
             name: content
             for name, content in found.items()
-            if os.path.basename(name) not in ("times.csv", "time.json", ".lock")
+            if os.path.basename(name)
+            not in ("times.csv", "time.json", "tables.json", ".lock")
         }
 
     return read

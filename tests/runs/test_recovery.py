@@ -176,13 +176,29 @@ def test_what_a_killed_process_was_writing_is_removed(lab, copied, tmp_path):
     assert not list(pathlib.Path(copied.path).rglob(f"{files.ASIDE}*"))
 
 
-def test_an_older_table_is_no_damage(lab, whole, copied, tmp_path, caplog):
-    path = pathlib.Path(copied.levels_path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:-2]))  # killed before it was written
+def test_an_older_table_is_no_damage(lab, copied, tmp_path, caplog):
+    """Killed after a level was saved, and before the tables were."""
+    last = pathlib.Path(copied.path, "replicate_0/one_shot/level_2")
+    before = pathlib.Path(copied.levels_path).read_bytes()
+    last.rename(tmp_path / "aside")
+    copied.save_tables()
+    (tmp_path / "aside").rename(last)
+    assert pathlib.Path(copied.levels_path).read_bytes() != before
+    assert verify.differences_of_run(copied) == []
     lab.play(lab.config(), tmp_path)
     assert caplog.text == ""
-    assert path.read_bytes() == b"".join(lines)
+    assert pathlib.Path(copied.levels_path).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["levels.csv", "times.csv"])
+def test_a_table_that_was_cut_at_a_line_is_found(name, lab, copied, tmp_path):
+    path = pathlib.Path(copied.path, name)
+    content = path.read_bytes()
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:-2]))
+    [difference] = verify.differences_of_run(copied)
+    assert difference == f"{name} is not what the levels say"
+    lab.play(lab.config(), tmp_path)
+    assert path.read_bytes() == content
 
 
 def test_a_part_mends_its_own_levels_only(lab, copied, tmp_path, contents):

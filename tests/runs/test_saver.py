@@ -1,5 +1,6 @@
 """Checkpoints inside a level: stopped anywhere, a run ends as if it was not."""
 
+import json
 import math
 import os
 import pathlib
@@ -8,13 +9,17 @@ import signal
 
 import pytest
 
+from keras_lottery import files
 from keras_lottery.errors import Preempted
 from keras_lottery.runs import conditions
 from keras_lottery.runs import directory
 from keras_lottery.runs import paths
 from keras_lottery.runs import play
+from keras_lottery.runs import saver
 from keras_lottery.training import checkpoint
 from keras_lottery.training import loop
+from keras_lottery.training import state_file
+from keras_lottery.training import stopping
 
 KINDS = {
     "weights": {},
@@ -246,9 +251,9 @@ def test_other_masks_are_not_used(lab, tmp_path, killing, played, caplog):
         assert killed(lab, config, tmp_path)
     folder = next(tmp_path.rglob("level_1/checkpoint-*")).parent
     run = directory.RunDirectory.of(config, tmp_path)
-    there = checkpoint.Checkpoints(
-        folder, f"{run.identity} replicate 0 ticket level 1"
-    )
+    dense = run.checksums(0, "ticket", 0)[paths.TICKET]
+    of = saver.described(run.identity, (0, "ticket", 1), {"ticket": dense})
+    there = checkpoint.Checkpoints(folder, of)
     found = there.newest()
     name = next(name for name in found.arrays if name.startswith("mask/"))
     found.arrays[name] ^= 1
@@ -266,12 +271,12 @@ def test_the_time_before_a_stop_counts(lab, tmp_path, killing, monkeypatch):
     [path] = tmp_path.rglob("checkpoint-00000001-*")
     run = directory.RunDirectory.of(config, tmp_path)
     found = checkpoint.Checkpoints(
-        path.parent, f"{run.identity} replicate 0 ticket level 0"
+        path.parent, saver.described(run.identity, (0, "ticket", 0), {})
     ).newest()
     assert 0 < found.record["seconds"] < 600
     found.record["seconds"] = 5000.0
     checkpoint.Checkpoints(
-        path.parent, f"{run.identity} replicate 0 ticket level 0"
+        path.parent, saver.described(run.identity, (0, "ticket", 0), {})
     ).save(found)
     killing(None)
     lab.play(config, tmp_path)
@@ -319,14 +324,79 @@ def test_a_signal_stops_after_a_checkpoint_or_a_level(
 
 
 def test_a_second_signal_stops_at_once(lab, tmp_path, monkeypatch):
-    class Twice(play.Silence):
+    class Thrice(play.Silence):
         def advance(self, steps):
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # of the same stop
+            said.append("both are one")
+            now[0] += 1.5
+            os.kill(os.getpid(), signal.SIGTERM)
+            said.append("never said")
 
-    with pytest.raises(Preempted):
-        lab.play(config_of(lab), tmp_path, Twice())
+    said, now = [], [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    config = config_of(lab)
+    config.checkpoint.steps = 0
+    with pytest.raises((Preempted, KeyboardInterrupt)):
+        lab.play(config, tmp_path, Thrice())
+    assert said == ["both are one"]
+    assert not list(tmp_path.rglob("checkpoint-*"))
     assert Preempted(75).code == 75
+
+
+def test_who_has_nobody_listening_still_saves(lab, tmp_path, monkeypatch):
+    """As with `run | tee log` and Ctrl-C: tee is gone at once."""
+
+    def gone(number, text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stopping.os, "write", gone)
+    with pytest.raises(Preempted):
+        lab.play(config_of(lab), tmp_path, Signals(signal.SIGTERM, 1))
+    assert list(tmp_path.rglob("checkpoint-*"))
+
+
+def test_a_signal_while_a_level_is_written_waits(lab, tmp_path, monkeypatch):
+    """The level is saved, with nothing trained again afterwards."""
+    write = files.write_whole
+
+    def interrupted(path, content):
+        if os.path.basename(path) == paths.TICKET:
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(path, content)
+
+    config = config_of(lab)
+    monkeypatch.setattr(files, "write_whole", interrupted)
+    with pytest.raises(Preempted):
+        lab.play(config, tmp_path)
+    run = directory.RunDirectory.of(config, tmp_path)
+    assert run.levels() == [(0, "ticket", 0)]
+
+
+def test_a_checkpoint_of_another_ticket_is_not_used(
+    lab, tmp_path, killing, played, caplog
+):
+    """The ticket that the level came from is another one now."""
+    config = config_of(lab)
+    while not list(tmp_path.rglob("level_1/checkpoint-*")):
+        killing(3)
+        assert killed(lab, config, tmp_path)
+    run = directory.RunDirectory.of(config, tmp_path)
+    [folder] = {p.parent for p in tmp_path.rglob("level_1/checkpoint-*")}
+    of = saver.described(run.identity, (0, "ticket", 1), {"ticket": "0" * 64})
+    for path in sorted(folder.glob("checkpoint-*")):
+        taken = checkpoint.unpack(path.read_bytes(), _of(path))
+        path.unlink()
+    checkpoint.Checkpoints(folder, of).save(taken)
+    killing(None)
+    _, rows = lab.play(config, tmp_path)
+    assert "is not used: it is of" in caplog.text
+    assert rows == played[1]
+
+
+def _of(path):
+    header = state_file.read(path).model["header"].tobytes()
+    return json.loads(header)["of"]
 
 
 @pytest.mark.parametrize(

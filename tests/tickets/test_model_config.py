@@ -215,6 +215,30 @@ HOSTILE = {
     "bytecode": dense(
         activation={"class_name": "__lambda__", "config": {"value": "4wAAAA"}}
     ),
+    # Under the name of a class that is registered, as the user's are.
+    **{
+        f"{name}, disguised": sequence(
+            {
+                "class_name": name,
+                "registered_name": "test_model_config>Eager",
+                "config": {"name": "it", "vocabulary": "/etc/passwd"},
+                **more,
+            }
+        )
+        for name in ("Lambda", "StringLookup", "TFSMLayer", "__lambda__")
+        for more in ({}, {"module": "builtins"})
+    },
+    "bytecode, disguised": dense(
+        activation={
+            "class_name": "__lambda__",
+            "registered_name": "test_model_config>Eager",
+            "module": "builtins",
+            "config": {"value": "4wAAAA"},
+        }
+    ),
+    "another class than is registered": sequence(
+        layer("Dense", units=3) | {"registered_name": "test_model_config>Eager"}
+    ),
     "TFSMLayer": sequence(layer("TFSMLayer", filepath="/")),
     "TorchModuleWrapper": sequence(layer("TorchModuleWrapper", module="x")),
     "JaxLayer": sequence(layer("JaxLayer", call_fn=function("abs"))),

@@ -379,8 +379,104 @@ class TestAfter:
             self.go_on(other, whole[1])
 
 
+def test_metrics_may_be_numbers_of_any_library():
+    """A ticket's file holds them as numbers, not as their names."""
+    model = build(optimizer=None)
+    given = {"a": keras.ops.convert_to_tensor(0.5), "b": np.float32(0.25)}
+    given |= {"c": 3, "d": np.int64(4), "e": "text"}
+    schedule = lottery.IterativePruning(0.2, levels=1)
+    [ticket, _] = lottery.find_tickets(
+        model, lambda *where: given, schedule, steps=1
+    )
+    found = {name: ticket.metrics[name] for name in given}
+    assert found == {"a": 0.5, "b": 0.25, "c": 3, "d": 4, "e": "text"}
+    kinds = [type(found[name]) for name in "abcd"]
+    assert kinds == [float, float, int, int]
+
+
 class TestDivergence:
     """NaN stops the lottery; what was found before is kept."""
+
+    def test_what_was_infinite_before_and_is_not_trained_may_be(self):
+        """A running minimum that nothing has lowered yet."""
+
+        @keras.saving.register_keras_serializable("test_search")
+        class Lowest(keras.layers.Layer):
+            def build(self, shape):
+                self.lowest = self.add_weight(
+                    shape=(), initializer="zeros", trainable=False, name="low"
+                )
+
+            def call(self, x):
+                return x
+
+        layers = [keras.Input((4,)), Lowest(), keras.layers.Dense(2)]
+        model = keras.Sequential(layers)
+        schedule = lottery.IterativePruning(0.5, levels=1)
+
+        def found(value):
+            model.layers[0].lowest.assign(0.0)
+
+            def train(model, *steps):
+                model.layers[0].lowest.assign(value)
+
+            if not np.isfinite(value):
+                model.layers[0].lowest.assign(value)
+            return list(lottery.find_tickets(model, train, schedule, steps=1))
+
+        assert len(found(np.inf)) == len(found(1.0)) == 2
+        model.layers[0].lowest.assign(0.0)
+        with pytest.raises(lottery.RunError, match="low is not finite"):
+            list(
+                lottery.find_tickets(
+                    model,
+                    lambda model, *steps: model.layers[0].lowest.assign(np.inf),
+                    schedule,
+                    steps=1,
+                )
+            )
+
+    def test_a_metric_of_ones_own_may_be_infinite(self):
+        """Only losses are what is minimised."""
+        schedule = lottery.IterativePruning(0.2, levels=1)
+        for name, stops in (
+            ("val_log_loss", False),
+            ("accuracy", False),
+            ("last_loss", True),
+            ("val_loss", True),
+        ):
+            search = lottery.find_tickets(
+                build(optimizer=None),
+                lambda *where, name=name: {name: np.inf},
+                schedule,
+                steps=1,
+            )
+            if not stops:
+                assert len(list(search)) == 2
+                continue
+            with pytest.raises(lottery.RunError, match=f"{name} is inf"):
+                list(search)
+
+    def test_nothing_is_trained_after_a_rewind_that_failed(self, monkeypatch):
+        """The model is not what the ticket would say."""
+        from keras_lottery.tickets import rewind
+
+        def wrong(point, model, optimizer):
+            rewind.everything(point, model, optimizer)
+            kernel = model.get_layer("output").kernel
+            kernel.assign(kernel + 1.0)
+
+        right = rewind.REWINDS["weights"]
+        broken = right._replace(restore=wrong)
+        monkeypatch.setitem(rewind.REWINDS, "weights", broken)
+        pruned = lottery.prune(build(optimizer=None))
+        pruned.compile("sgd", "mse")
+        x = np.ones((4, *pruned.inner.input_shape[1:]))
+        y = np.ones((4, *pruned.inner.output_shape[1:]))
+        for _ in range(2):
+            with pytest.raises(lottery.RunError, match="output/kernel"):
+                pruned.fit(x, y, verbose=0)
+        assert len(pruned.tickets) == 1
 
     def test_in_a_custom_loop(self):
         """The level and its last step are named."""
