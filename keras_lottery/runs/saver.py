@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from keras_lottery.errors import RunError
 from keras_lottery.runs import conditions
 from keras_lottery.runs import paths
 from keras_lottery.runs import writing
@@ -15,6 +16,17 @@ from keras_lottery.training import enforce
 from keras_lottery.training import replicas
 from keras_lottery.training import state
 from keras_lottery.training import workers
+from keras_lottery.training.compiling import MODES
+
+_KINDS = {
+    "step": (int,),
+    "inside": (bool,),
+    "rows": (list,),
+    "mode": (str,),
+    "seconds": (int, float),
+    "conditions": (dict,),
+    "changed": (list,),
+}
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +64,9 @@ class Saver:
         folder = paths.of_level(self._directory.path, *where)
         of = described(self._directory.identity, where, parents)
         self._checkpoints = checkpoint.Checkpoints(folder, of)
-        self._found = self._checkpoints.newest() if self._saves else None
+        self._found = None
+        if self._saves:
+            self._found = self._checkpoints.newest(_check_record)
         self._began, self._before = time.time(), 0.0
         self._changed = []
         if not self._saves:
@@ -167,6 +181,16 @@ class Saver:
         strategy = self._experiment.config.distribute.strategy
         # As JSON gives it back.
         return json.loads(json.dumps(conditions.of(model, strategy, mode)))
+
+
+def _check_record(found):
+    """Raises a RunError unless a checkpoint is one that `_save` wrote."""
+    for name, kinds in _KINDS.items():
+        value = found.record.get(name)
+        if type(value) not in kinds:
+            raise RunError(f"its {name} is {value!r:.80}.")
+    if found.record["mode"] not in MODES or "now" not in found.snapshots:
+        raise RunError("it is no checkpoint of a run.")
 
 
 def described(identity, where, parents):

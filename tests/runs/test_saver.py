@@ -264,6 +264,30 @@ def test_other_masks_are_not_used(lab, tmp_path, killing, played, caplog):
     assert rows == played[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("step", "3"), ("mode", "fast"), ("rows", None), ("seconds", [])],
+)
+def test_a_forged_record_is_not_used(
+    name, value, lab, tmp_path, killing, played, caplog
+):
+    config = config_of(lab)
+    killing(2)
+    assert killed(lab, config, tmp_path)
+    folder = next(tmp_path.rglob("checkpoint-*")).parent
+    run = directory.RunDirectory.of(config, tmp_path)
+    of = saver.described(run.identity, (0, "ticket", 0), {})
+    there = checkpoint.Checkpoints(folder, of)
+    found = there.newest()
+    found.record[name] = value
+    there.clear()
+    there.save(found)
+    killing(None)
+    _, rows = lab.play(config, tmp_path)
+    assert "is not used: it" in caplog.text
+    assert rows == played[1]
+
+
 def test_the_time_before_a_stop_counts(lab, tmp_path, killing, monkeypatch):
     config = config_of(lab)
     killing(2)
