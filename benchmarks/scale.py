@@ -27,7 +27,14 @@ ACCELERATORS = (8, 64)
 PIXELS = 224 * 224 * 3
 SLOTS = 1  # per trained weight: momentum
 FLOAT = 4  # bytes
-OF_A_RUN = (paths.CONFIG, paths.LEVELS, paths.TIMES, paths.REPORT, paths.LOCK)
+OF_A_RUN = (
+    paths.CONFIG,
+    paths.LEVELS,
+    paths.TIMES,
+    paths.TABLES,
+    paths.REPORT,
+    paths.LOCK,
+)
 
 
 class Sizes(NamedTuple):
@@ -119,8 +126,8 @@ def ring_bytes(size, devices):
 
 def files(controls=0, point=True, levels=LEVELS, replicates=REPLICATES):
     """Returns how many files a run leaves, without an export."""
-    of_tickets = 3 * (levels + 1) + point
-    return len(OF_A_RUN) + replicates * (of_tickets + 2 * controls * levels)
+    of_tickets = 4 * (levels + 1) + point
+    return len(OF_A_RUN) + replicates * (of_tickets + 3 * controls * levels)
 
 
 def header_bytes(content):

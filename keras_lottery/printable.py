@@ -2,7 +2,7 @@
 
 
 def printable(text):
-    """Returns a text in which only line ends are not to be seen.
+    """Returns a text in which only tabs and line ends are not to be seen.
 
     What clears a terminal, renames its window or turns the direction of
     writing becomes a sign that says that something was there.
@@ -16,6 +16,6 @@ def printable(text):
     ('dense/kernel', 'a�[2Jb')
     """
     return "".join(
-        each if each.isprintable() or each == "\n" else "\ufffd"
+        each if each.isprintable() or each in "\t\n" else "\ufffd"
         for each in str(text)
     )
