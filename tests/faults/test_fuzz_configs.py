@@ -16,6 +16,8 @@ from keras_lottery.runs import config_file
 from keras_lottery.runs import configuration
 from keras_lottery.runs import identity
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def path(tmp_path):

@@ -16,6 +16,8 @@ from keras_lottery.report import page
 from keras_lottery.runs import verify
 from keras_lottery.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.thorough
+
 _UNCHECKED = (".lock",)  # it is empty
 # Without them nothing was made yet, or a process was killed before it wrote
 # them: the next command makes them again.
@@ -89,7 +91,6 @@ def test_a_whole_run_is_whole(tiny_run):
     assert looked_at(tiny_run) == []
 
 
-@pytest.mark.thorough
 def test_damage_to_any_file_is_noticed(fuzz, drawn, tiny_run, files):
     """Whatever happened to the bytes of one of them, and if it is gone."""
 
@@ -145,7 +146,6 @@ def test_files_that_changed_places_are_noticed(tiny_run, files):
         holds(pair)
 
 
-@pytest.mark.thorough
 def test_forged_records_are_no_surprise(fuzz, drawn, tiny_run, files):
     """Any value anywhere in a record, its checksum right."""
     records = [each for each in files if each.endswith(".json")]

@@ -22,6 +22,8 @@ from keras_lottery.tickets import ticket_file
 from keras_lottery.training import state_file
 from keras_lottery.training.state import Snapshot
 
+pytestmark = pytest.mark.thorough
+
 PARTS = ("start", "start_state", "end", "end_state")
 
 
@@ -199,7 +201,6 @@ def test_forged_arrays_are_refused_or_keep_promises(fuzz, drawn, whole, path):
     fuzz(array_changes(sorted(arrays)), holds, 80)
 
 
-@pytest.mark.thorough
 def test_a_forged_network_is_refused_or_fits(fuzz, drawn, whole, path):
     """Any value anywhere in the model's config: a model that fits, or none."""
     header, arrays = opened(whole)

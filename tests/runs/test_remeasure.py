@@ -17,6 +17,8 @@ from keras_lottery.runs import paths
 from keras_lottery.runs import remeasure
 from keras_lottery.tickets.ticket import Ticket
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def run(whole, tmp_path):

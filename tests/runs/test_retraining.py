@@ -10,6 +10,8 @@ from keras_lottery.runs import verify
 from keras_lottery.training import checkpoint
 from keras_lottery.training import loop
 
+pytestmark = pytest.mark.thorough
+
 ENDS = {
     "rewind.name": "learning_rate",
     "prune.levels": 4,

@@ -48,7 +48,7 @@ KINDS = {
         "controls.one_shot": False,
     },
 }
-THOROUGH = pytest.mark.thorough
+pytestmark = pytest.mark.thorough
 # Dropout, statistics of a normalization, momentum.
 NETWORK = """
 import keras
@@ -123,13 +123,7 @@ def played(lab, tmp_path_factory):
     return lab.play(config_of(lab), tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=() if kind == "weights" else THOROUGH)
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_after_every_third_checkpoint_all_is_as_it_was(
     kind, lab, tmp_path, contents, killing, network
 ):

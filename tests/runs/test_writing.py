@@ -13,6 +13,8 @@ from keras_lottery.errors import RunError
 from keras_lottery.runs import directory
 from keras_lottery.runs import play
 
+pytestmark = pytest.mark.thorough
+
 # Of one file, in order: made aside, written, brought to disk, renamed.
 OPERATIONS = ("mkstemp", "write", "fsync", "replace")
 _WRITE = files.write_whole
@@ -99,7 +101,6 @@ def config_of(lab):
     )
 
 
-@pytest.mark.thorough
 def test_whatever_write_fails_nothing_is_lost(
     lab, tmp_path, contents, monkeypatch
 ):

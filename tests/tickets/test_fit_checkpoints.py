@@ -23,7 +23,7 @@ from keras_lottery.training import checkpoint
 
 ROWS, BATCH, EPOCHS = 40, 8, 4
 A_EPOCH = ROWS // BATCH  # 5 steps
-THOROUGH = pytest.mark.thorough
+pytestmark = pytest.mark.thorough
 HERE = pathlib.Path(__file__).parent
 
 
@@ -227,12 +227,9 @@ CASES = {
 }  # fmt: skip
 
 
-QUICK = ("weights",)
-
-
 @pytest.mark.parametrize(
     "name",
-    [n if n in QUICK else pytest.param(n, marks=THOROUGH) for n in CASES],
+    CASES,
 )
 def test_in_pieces_as_whole(name, tmp_path):
     choices, calls, more = CASES[name]
@@ -269,7 +266,6 @@ def test_saving_changes_nothing(tmp_path):
     same((pruned, fit(pruned, tmp_path, checkpoint_steps=1)), whole({}))
 
 
-@pytest.mark.thorough
 def test_a_generator_goes_on_at_a_level(tmp_path):
     """Inside a level nothing is saved: its batches would be others."""
 
@@ -334,7 +330,6 @@ class Slow(keras.callbacks.Callback):
         """Does nothing."""
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number, calls, code", [(signal.SIGKILL, 13, -9), (signal.SIGTERM, 17, 75)]
 )
@@ -362,7 +357,6 @@ class Signal(keras.callbacks.Callback):
             os.kill(os.getpid(), number)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number, error",
     [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)],
@@ -457,7 +451,6 @@ def test_what_a_stopped_lottery_leaves(stopped_lottery):
     assert numbers[1] == numbers[0] + 1
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "damage",
     [flipped, cut, os.unlink],
@@ -483,7 +476,6 @@ def test_damage(damage, stopped_lottery, tmp_path, caplog):
         shutil.rmtree(folder)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "pattern", ["lottery.json", "level_1.*", "checkpoint-*"]
 )
@@ -511,7 +503,6 @@ CHOICES = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", CHOICES)
 def test_both_checkpoints_are_lost(name, tmp_path):
     """The tickets are enough, but for a rewind point that is in none."""
