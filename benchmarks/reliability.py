@@ -134,6 +134,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=33)
     pairs = parser.parse_args().pairs
+    print("## Reliability\n")
     rows = [of_determinism(name, pairs) for name in TRAINED]
     lenet = networks.get("lenet")((28, 28, 1), 10)
     rows.append(of_one_checkpoint("LeNet with Adam", lenet, pairs))
