@@ -16,6 +16,8 @@ from keras_lottery.runs import config_file
 from keras_lottery.runs import identity
 from keras_lottery.tickets.ticket import Ticket
 
+pytestmark = pytest.mark.thorough
+
 MODULE = "stranger_of_test_strangers"
 LEVEL = "replicate_0/ticket/level_1"
 

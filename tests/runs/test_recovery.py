@@ -15,6 +15,8 @@ from keras_lottery.runs import paths
 from keras_lottery.runs import play
 from keras_lottery.runs import verify
 
+pytestmark = pytest.mark.thorough
+
 LEVELS = ("replicate_0/ticket/level_0", "replicate_0/ticket/level_1")
 FILES = [
     *(f"{LEVELS[0]}/{name}" for name in ("level.json", "ticket.safetensors")),

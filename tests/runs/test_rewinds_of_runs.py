@@ -11,6 +11,8 @@ from keras_lottery.runs import paths
 from keras_lottery.tickets.ticket import Ticket
 from keras_lottery.training import state_file
 
+pytestmark = pytest.mark.thorough
+
 BASE = {
     "train.steps": 4,
     "train.drops": (2,),  # so that the step of the learning rate matters

@@ -16,6 +16,8 @@ REGRESSION = """
 import keras
 import numpy as np
 
+pytestmark = pytest.mark.thorough
+
 def data(count):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(count, 3)).astype("float32")

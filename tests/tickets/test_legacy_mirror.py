@@ -16,6 +16,8 @@ from keras_lottery.tickets import legacy
 from keras_lottery.tickets import legacy_masks
 from keras_lottery.tickets import legacy_mirror
 
+pytestmark = pytest.mark.thorough
+
 
 def sequential(kit):
     """Auto-numbered layers, statistics, a dropout, convolutions."""

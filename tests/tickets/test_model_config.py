@@ -16,6 +16,8 @@ from keras_lottery.pruning import weights
 from keras_lottery.tickets import model_config
 from keras_lottery.tickets import ticket as tickets
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = keras.layers
 
 
