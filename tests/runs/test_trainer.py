@@ -12,11 +12,11 @@ from keras_lottery.runs import formats
 from keras_lottery.runs import paths
 from keras_lottery.tickets.ticket import Ticket
 
+pytestmark = pytest.mark.thorough
+
 REGRESSION = """
 import keras
 import numpy as np
-
-pytestmark = pytest.mark.thorough
 
 def data(count):
     rng = np.random.default_rng(0)
