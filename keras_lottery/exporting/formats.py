@@ -117,6 +117,7 @@ def check(name, model, samples, measure):
     """
     if name != "keras" and not environment.is_legacy(model):
         networks.require_scopes(model)
+        networks.require_stateless(model)
     served = ", ".join(k for k, each in FORMATS.items() if each.served)
     if FORMATS[name].served:
         if samples:

@@ -86,7 +86,34 @@ def require_weights_only(function, model, own=()):
                 f"{model.name!r} holds a table or a state beside its weights "
                 f"({inner.name}), and an export holds weights only. Look up "
                 "before the model, make recurrent layers `stateful=False`, or "
-                "export with format='keras'."
+                "export with format='keras'." + _of_loaded(model)
+            )
+
+
+def _of_loaded(model):
+    """Returns what to do about layers that run a SavedModel, or nothing."""
+    kinds = [type(layer).__name__ for layer in model._flatten_layers()]
+    if "TFSMLayer" not in kinds:
+        return ""
+    return (
+        " A TFSMLayer computes with the variables of the SavedModel that it "
+        "has loaded. Build its network in Keras and give it the weights."
+    )
+
+
+def require_stateless(model):
+    """Raises if a recurrent layer goes on where the last batch ended.
+
+    Raises:
+        ValueError: There is such a layer; a server's requests are separate.
+    """
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) is True:
+            raise ValueError(
+                f"{model.name!r} holds a state beside its weights: "
+                f"{layer.name!r} carries one from batch to batch, and the "
+                "requests to an export are separate. Build the network with "
+                "`stateful=False`, and restore the ticket or set the weights."
             )
 
 

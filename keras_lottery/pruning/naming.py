@@ -62,6 +62,11 @@ def _visit(layer, path, found, seen_layers, seen_variables):
 def _own_variables(layer):
     """Returns (role, variable) for what `layer` holds without its children."""
     held = [*layer._trainable_variables, *layer._non_trainable_variables]
+    if held and layer._layers:
+        # A wrapper may refer to what it wraps: the kernel that
+        # `SpectralNormalization` divides is that of the layer inside.
+        inside = {id(v) for child in layer._layers for v in child.variables}
+        held = [variable for variable in held if id(variable) not in inside]
     named = [(_role(variable, layer), variable) for variable in held]
     seeds = [("seed", each.state) for each in layer._seed_generators]
     return named + seeds

@@ -6,6 +6,8 @@ import keras
 
 from keras_lottery.pruning.naming import walk
 
+_LORA_BASE = "frozen by enable_lora"
+
 
 def by_name(model):
     """Returns a dict from name to `keras.Variable`, in walking order."""
@@ -36,13 +38,15 @@ def prunable(model, layers=None):
     """Returns the variables that are pruned, by name.
 
     By default these are the kernels: trainable weights of rank 2 or more that
-    are not biases, normalization or embeddings.
+    are not biases, normalization, embeddings, low-rank adapters (LoRA) or the
+    Fourier basis of a spectrogram. `docs/layers.md` goes through all layers.
 
     Args:
         model: A built `keras.Model`.
         layers: None for all kernels, or a list of layers and name patterns
             (fnmatch on the layer's path, such as `"block_*"`). What is named
-            here is pruned with everything below it, embeddings too.
+            here is pruned with everything below it, embeddings, adapters and
+            Fourier bases too.
 
     Returns:
         Dict from name to `keras.Variable`, in walking order.
@@ -63,8 +67,7 @@ def prunable(model, layers=None):
         listed = "".join(f"\n  {w.name}: {why}" for w, why in reasons)
         raise ValueError(
             f"{model.name!r} has no weight to prune. Its weights and why each "
-            f"is left out:{listed or ' it has none.'}\nName layers with "
-            "`layers=[...]` to prune embeddings, or set `trainable = True`."
+            f"is left out:{listed or ' it has none.'}\n{_advice(reasons)}"
         )
     return kept
 
@@ -97,12 +100,29 @@ def _reasons(model, layers):
     return [(weight, _why_not(weight, asked)) for weight in found]
 
 
+def _advice(reasons):
+    """Returns what can be done where nothing is left to prune."""
+    found = {why for _, why in reasons}
+    advice = [
+        "Name layers with `layers=[...]` to prune embeddings, or set "
+        "`trainable = True`."
+    ]
+    if _LORA_BASE in found:
+        advice.append(
+            "Prune before `enable_lora`, or merge the adapters into their "
+            "kernels first: docs/layers.md shows how."
+        )
+    if any(why and why.startswith("quantized") for why in found):
+        advice.append("Prune first, then `quantize`: zeros stay zeros.")
+    return "\n".join(advice)
+
+
 def _why_not(weight, asked):
     """Returns why `weight` is not pruned, or None if it is."""
     variable, layer = weight.variable, weight.layer
     role = variable.name.lower()
     if not variable.trainable:
-        return "not trained" if layer.trainable else "frozen (trainable=False)"
+        return _why_not_trained(variable, layer)
     if not _is_float(variable):
         return f"dtype {variable.dtype}"
     if "bias" in role:
@@ -113,11 +133,34 @@ def _why_not(weight, asked):
         return f"rank {len(variable.shape)}"
     if asked is not None and weight.layer_path not in asked:
         return "not in layers="
-    embedding = isinstance(layer, keras.layers.Embedding) or "embed" in role
-    if embedding:
-        return None if asked else "embedding (prune it with layers=)"
+    if kind := _on_request(layer, role):
+        return None if asked else f"{kind} (prune it with layers=)"
     if "kernel" not in role and type(layer).__module__.startswith("keras."):
         return f"not a kernel ({variable.name})"
+    return None
+
+
+def _why_not_trained(variable, layer):
+    mode = getattr(layer, "quantization_mode", None)
+    if mode and not _is_float(variable):
+        return f"quantized ({mode})"
+    if not layer.trainable:
+        return "frozen (trainable=False)"
+    lora = getattr(layer, "lora_enabled", False)
+    base = variable.name in ("kernel", "embeddings")
+    return _LORA_BASE if lora and base else "not trained"
+
+
+def _on_request(layer, role):
+    """Returns what a matrix is that is no kernel to prune unasked, or None."""
+    if role.startswith("lora_"):
+        return "LoRA adapter"
+    if isinstance(layer, keras.layers.Embedding) or "embed" in role:
+        return "embedding"
+    if role.endswith("_token"):  # a vector put before a sequence
+        return "token"
+    if isinstance(layer, keras.layers.STFTSpectrogram):
+        return "Fourier basis"
     return None
 
 

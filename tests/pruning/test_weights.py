@@ -123,6 +123,12 @@ def mobile_net():
     )
 
 
+def normalized():
+    inputs = keras.Input((4,))
+    dense = layers.SpectralNormalization(layers.Dense(3, name="inside"))
+    return keras.Model(inputs, dense(inputs))
+
+
 MODELS = [
     sequential,
     functional,
@@ -133,6 +139,7 @@ MODELS = [
     unnamed,
     distributed,
     mobile_net,
+    normalized,
 ]
 
 
@@ -627,3 +634,72 @@ def test_what_is_no_keras_3_model_is_refused(function):
         function(legacy)
     with pytest.raises(ValueError, match="Keras 3 model.*got builtins.dict"):
         function({})
+
+
+def test_a_variable_belongs_to_the_innermost_layer_that_holds_it():
+    model = normalized()
+    assert names_of(model) == [
+        "spectral_normalization/vector_u",
+        "spectral_normalization/inside/kernel",
+        "spectral_normalization/inside/bias",
+    ]
+    owner = {w.name.split("/")[-1]: w.layer for w in weights.walk(model)}
+    assert owner["kernel"] is model.layers[-1].layer
+    assert owner["vector_u"] is model.layers[-1]
+
+
+def test_spectral_normalization_hides_no_kernel():
+    assert list(weights.prunable(normalized())) == [
+        "spectral_normalization/inside/kernel"
+    ]
+    assert weights.unprunable(normalized()) == {
+        "spectral_normalization/vector_u": "not trained",
+        "spectral_normalization/inside/bias": "bias",
+    }
+
+
+def test_a_fourier_basis_is_pruned_only_on_request():
+    spectrogram = layers.STFTSpectrogram(
+        frame_length=8, frame_step=4, fft_length=8
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((16, 1)),
+            spectrogram,
+            layers.Flatten(),
+            layers.Dense(2, name="output"),
+        ]
+    )
+    assert list(weights.prunable(model)) == ["output/kernel"]
+    asked = weights.prunable(model, [spectrogram])
+    assert [name.split("/")[1] for name in asked] == [
+        "real_kernel",
+        "imag_kernel",
+    ]
+
+
+def test_adapters_and_what_is_under_them():
+    model = embedded()
+    model.get_layer("hidden").enable_lora(2)
+    assert list(weights.prunable(model)) == ["output/kernel"]
+    left = weights.unprunable(model)
+    assert left["hidden/kernel"] == "frozen by enable_lora"
+    assert left["hidden/lora_kernel_a"].startswith("LoRA adapter")
+    assert list(weights.prunable(model, ["hidden"])) == [
+        "hidden/lora_kernel_a",
+        "hidden/lora_kernel_b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (lambda layer: layer.enable_lora(2), "Prune before `enable_lora`"),
+        (lambda layer: layer.quantize("int8"), "Prune first, then `quantize`"),
+    ],
+)
+def test_the_advice_is_about_what_was_done(change, advice):
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    change(model.layers[-1])
+    with pytest.raises(ValueError, match=f"(?s)no weight to prune.*{advice}"):
+        weights.prunable(model)
