@@ -68,6 +68,7 @@ def _benchmarks():
         "growth",
         "distribution",
         "reliability",
+        "structure",
     ):
         found[script] = (f"{script}.py",)
     return found

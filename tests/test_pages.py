@@ -133,6 +133,16 @@ def test_what_is_mistyped_is_not_parsed(folder, capsys):
     assert not parse(["export", "digits.safetensors"])
 
 
+def test_structure_does_what_it_says(folder):
+    names = played("structure.md")
+    assert names["rows"].sum(1).max() == 2
+    assert names["mask"].kept <= names["mask"].size // 2
+    size = 0
+    for path in pathlib.Path(names["path"]).rglob("*"):
+        size += path.stat().st_size
+    assert size > 0
+
+
 def test_the_quickstart_does_what_it_says(folder, capsys):
     names = played("quickstart.md")
     kept = [ticket.mask.kept for ticket in names["pruned"].tickets]

@@ -4,13 +4,26 @@ An allocation is a function `(scores, mask, keep) -> Mask`. `scores` and `mask`
 have the same names; exactly `keep` weights are kept, all of them kept by `mask`
 before. The lowest scores go; of equal scores the higher flat index goes first
 (over all layers in the mask's order, C order within a layer).
+
+Structured ones (`patterns`, `structured`) keep the nearest count that their
+structure allows, at most `keep`.
 """
+
+import dataclasses
+import re
 
 import numpy as np
 
 from keras_lottery import choices
 from keras_lottery.pruning import selection
 from keras_lottery.pruning.mask import Mask
+from keras_lottery.pruning.patterns import Blocks
+from keras_lottery.pruning.patterns import NOfM
+from keras_lottery.pruning.shares import apportion
+from keras_lottery.pruning.shares import check_keep
+from keras_lottery.pruning.structured import Channels
+from keras_lottery.pruning.structured import Filters
+from keras_lottery.pruning.structured import Heads
 
 
 def global_(scores, mask, keep):
@@ -33,7 +46,7 @@ def global_(scores, mask, keep):
 
     Reference: Frankle & Carbin (2019), appendix I.1.
     """
-    _check(scores, mask, keep)
+    check_keep(scores, mask, keep)
     layers = selection.layers(scores, mask)
     packed = selection.highest(list(layers.values()), keep)
     return Mask.unpack(dict(zip(layers, packed, strict=True)), mask.shapes)
@@ -83,73 +96,155 @@ def erdos_renyi_kernel(scores, mask, keep):
     return _by_share(scores, mask, keep, shares)
 
 
-ALLOCATIONS = {
+EXACT = {
     "global": global_,
     "layerwise": layerwise,
     "erdos_renyi": erdos_renyi,
     "erdos_renyi_kernel": erdos_renyi_kernel,
+}
+ALLOCATIONS = {
+    **EXACT,
+    "2:4": NOfM(2, 4),
+    "blocks": Blocks(),
+    "filters": Filters(),
+    "channels": Channels(),
+    "heads": Heads(),
+}
+STRUCTURED = {
+    each.__name__: each for each in (NOfM, Blocks, Filters, Channels, Heads)
 }
 
 
 def get(identifier):
     """Returns the allocation called `identifier`, or a callable as it is.
 
+    Args:
+        identifier: A name of `ALLOCATIONS`, `"N:M"` for other numbers, or a
+            function `(scores, mask, keep) -> Mask`.
+
+    Raises:
+        ValueError: There is none of this name.
+
     Example:
 
-    >>> get("layerwise") is layerwise
-    True
+    >>> get("layerwise") is layerwise, get("4:8")
+    (True, NOfM(n=4, m=8, axis=-2))
     """
+    if isinstance(identifier, str) and identifier not in ALLOCATIONS:
+        if counts := re.fullmatch(r"([0-9]+):([0-9]+)", identifier):
+            return NOfM(*map(int, counts.groups()))
+    if isinstance(identifier, type) and identifier in STRUCTURED.values():
+        raise ValueError(
+            f"{identifier.__name__} is a class: give one of it, such as "
+            f"`allocation={identifier.__name__}(...)`, or a name of "
+            f"{', '.join(map(repr, ALLOCATIONS))}."
+        )
     return choices.resolve(
         "allocation",
         identifier,
         ALLOCATIONS,
-        "a function (scores, mask, keep) -> Mask",
+        "an N:M such as '4:8', or a function (scores, mask, keep) -> Mask",
     )
 
 
-def apportion(total, shares, capacities):
-    """Splits `total` in proportion to `shares`, exactly, within capacities.
-
-    Largest remainders in whole-number arithmetic; of equal remainders the
-    earlier one gets the unit. What a full one cannot take, the others share.
+def of_model(identifier, model):
+    """Returns the function `(scores, mask, keep) -> Mask` for a model.
 
     Args:
-        total: Int, at most the sum of `capacities`.
-        shares: List of ints >= 0, the proportions.
-        capacities: List of ints >= 0, the most that each can take.
+        identifier: What `get` takes.
+        model: A built `keras.Model`; structured allocations that know units
+            look for them in it.
 
-    Returns:
-        List of ints that sum to `total`.
+    Raises:
+        ValueError: Its units cannot be found.
+    """
+    found = get(identifier)
+    bind = getattr(found, "of_model", None)
+    return found if bind is None else bind(model)
+
+
+def counts_exactly(identifier):
+    """Returns whether an allocation keeps exactly what it may keep.
+
+    Structured ones may keep fewer, and so may a function of one's own.
+
+    Args:
+        identifier: What `get` takes, or a name from a record.
 
     Example:
 
-    >>> apportion(10, [1, 1, 1], [10, 10, 2])
-    [4, 4, 2]
+    >>> counts_exactly("global"), counts_exactly("channels")
+    (True, False)
     """
-    if not 0 <= total <= sum(capacities):
-        raise ValueError(f"Cannot split {total} into {capacities}.")
-    given = [None] * len(shares)
-    while True:
-        open_ = [i for i, value in enumerate(given) if value is None]
-        rest = total - sum(value for value in given if value is not None)
-        if not any(shares[i] for i in open_):
-            shares = [1] * len(shares)
-        whole = sum(shares[i] for i in open_)
-        full = [i for i in open_ if rest * shares[i] > capacities[i] * whole]
-        if not full:
-            break
-        for i in full:
-            given[i] = capacities[i]
-    for i in open_:
-        given[i] = rest * shares[i] // whole
-    remainders = sorted(open_, key=lambda i: -(rest * shares[i] % whole))
-    for i in remainders[: total - sum(given)]:
-        given[i] += 1
-    return given
+    if isinstance(identifier, str):
+        return identifier in EXACT
+    return any(identifier is each for each in EXACT.values())
+
+
+def serialize(chosen):
+    """Returns an allocation as plain values, a name where it has one.
+
+    Raises:
+        ValueError: A function that is none of ours.
+
+    Example:
+
+    >>> serialize(NOfM(2, 4)), serialize("layerwise")
+    ('2:4', 'layerwise')
+    >>> serialize(Blocks((1, 16)))
+    {'class_name': 'Blocks', 'config': {'shape': [1, 16]}}
+    """
+    found = get(chosen)
+    for name, each in ALLOCATIONS.items():
+        if found is each or (each == found and type(each) is type(found)):
+            return name
+    if type(found) not in STRUCTURED.values():
+        raise ValueError(
+            "The allocation is a function, which a .keras file cannot hold. "
+            "Use `save_weights`, or save a ticket; or take one of "
+            f"{', '.join(map(repr, ALLOCATIONS))}."
+        )
+    config = dataclasses.asdict(found)
+    if type(found) is Blocks:
+        config["shape"] = list(found.shape)  # as JSON gives it back
+    return {"class_name": type(found).__name__, "config": config}
+
+
+def deserialize(config):
+    """Returns the allocation that `serialize` has made plain values of.
+
+    Args:
+        config: A name, which is returned, or a dict with `"class_name"` and
+            `"config"`.
+
+    Raises:
+        ValueError: It is of no allocation.
+
+    Example:
+
+    >>> deserialize({"class_name": "Blocks", "config": {"shape": [1, 16]}})
+    Blocks(shape=(1, 16))
+    """
+    if isinstance(config, str):
+        get(config)
+        return config
+    known = isinstance(config, dict) and set(config) == {"class_name", "config"}
+    if not known or config["class_name"] not in STRUCTURED:
+        raise ValueError(
+            "An allocation is a name or {'class_name': ..., 'config': {...}} "
+            f"of one of {', '.join(STRUCTURED)}; got {config!r:.200}."
+        )
+    try:
+        return STRUCTURED[config["class_name"]](**config["config"])
+    except TypeError as error:
+        raise ValueError(
+            f"{config['class_name']} cannot be made of "
+            f"{config['config']!r:.200}: {error}."
+        ) from error
 
 
 def _by_share(scores, mask, keep, shares):
-    _check(scores, mask, keep)
+    check_keep(scores, mask, keep)
     left = mask.kept_by_name
     quotas = apportion(
         keep, [shares[name] for name in mask], [left[name] for name in mask]
@@ -163,15 +258,3 @@ def _by_share(scores, mask, keep, shares):
 
 def _at_least_rank_two(mask):
     return {name: (1,) * (2 - len(s)) + s for name, s in mask.shapes.items()}
-
-
-def _check(scores, mask, keep):
-    if set(scores) != set(mask):
-        raise ValueError(
-            f"Scores are of {sorted(scores)}, the mask is of {sorted(mask)}."
-        )
-    if not 0 <= keep <= mask.kept:
-        raise ValueError(
-            f"Cannot keep {keep} weights: the mask has {mask.kept} left, and "
-            "pruning revives none."
-        )

@@ -2,6 +2,8 @@
 
 import warnings
 
+import numpy as np
+
 from keras_lottery import checks
 from keras_lottery.errors import LayerCollapseWarning
 from keras_lottery.pruning import allocation as allocations
@@ -10,6 +12,9 @@ from keras_lottery.pruning import groups
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.pruning.mask import kept
+from keras_lottery.pruning.patterns import NOfM
+from keras_lottery.pruning.selection import Scores
+from keras_lottery.pruning.structured import Bound
 
 
 def find_mask(
@@ -39,8 +44,9 @@ def find_mask(
             that compare with them.
         criterion: A name of `lottery.criteria.CRITERIA` or a function
             `(model, start, data) -> {name: scores}`.
-        allocation: A name of `lottery.allocation.ALLOCATIONS` or a function
-            `(scores, mask, keep) -> Mask`.
+        allocation: A name of `lottery.allocation.ALLOCATIONS`, `"N:M"`, or
+            a function `(scores, mask, keep) -> Mask`. Structured ones keep
+            the nearest count below.
         layers: Which layers to prune, as in `lottery.prune`.
         data: Given to the criterion.
         seed: Given to a criterion that draws.
@@ -119,7 +125,7 @@ def prune_to(
         before,
         variables=variables,
     )
-    after = _spread(scores, before, budgets, allocation)
+    after = _spread(scores, before, budgets, allocation, model)
     _warn_of_collapse(before, after, level)
     return after
 
@@ -143,9 +149,35 @@ def budgets_of(governed, sparsities, before):
     ]
 
 
-def _spread(scores, before, budgets, allocation):
+def check_reachable(budgets, model, before, allocation):
+    """Raises a ValueError unless an allocation can keep as few as it has to.
+
+    Structured ones cannot always: better said before anything is trained.
+    Scores are not known yet; units of one layer are of one size, nearly always.
+
+    Args:
+        budgets: List of (names, how many to keep), at the last level.
+        model: A built `keras.Model`; it is not changed.
+        before: The `Mask` so far.
+        allocation: As in `find_mask`.
+    """
     allocate = allocations.get(allocation)
-    ours = any(allocate is each for each in allocations.ALLOCATIONS.values())
+    if isinstance(allocate, NOfM):
+        for names, _ in budgets:
+            allocate.check({name: before.shapes[name] for name in names})
+    if getattr(allocate, "of_model", None) is not None:
+        equal = {
+            name: np.broadcast_to(np.float32(0), shape)
+            for name, shape in before.shapes.items()
+        }
+        _spread(Scores(equal), before, budgets, allocation, model)
+
+
+def _spread(scores, before, budgets, allocation, model):
+    allocate = allocations.of_model(allocation, model)
+    if isinstance(allocate, Bound):
+        return _spread_over_units(scores, before, budgets, allocate)
+    ours = allocations.counts_exactly(allocate)
     after = before.pack()
     for names, keep in budgets:
         part = _only(before, names)
@@ -155,6 +187,16 @@ def _spread(scores, before, budgets, allocation):
         found = allocate(given if ours else dict(given), part, keep)
         after.update(_checked(found, part, keep).pack())
     return Mask.unpack(after, before.shapes)
+
+
+def _spread_over_units(scores, before, budgets, allocate):
+    """As `_spread`: units may reach from one group into another."""
+    names = [name for names, _ in budgets for name in names]
+    part = _only(before, names)
+    found = allocate.spread(scores.only(names), part, budgets)
+    for group, keep in budgets:
+        _checked(_only(found, group), _only(before, group), keep)
+    return Mask.unpack({**before.pack(), **found.pack()}, before.shapes)
 
 
 def _only(mask, names):

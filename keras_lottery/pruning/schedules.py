@@ -81,12 +81,14 @@ class LevelSchedule(PruningSchedule):
 class IterativePruning(LevelSchedule):
     """Removes a fraction of what is left, level after level.
 
-    `sparsity(level) = 1 - (1 - rate) ** level`
+    `sparsity(level) = 1 - (1 - initial_sparsity) * (1 - rate) ** level`
 
     Args:
         rate: Fraction of the remaining weights to remove per level, in (0, 1).
         levels: Number of prunings, at least 1.
         steps_per_level: Training steps per level; `fit` fills it in.
+        initial_sparsity: Fraction removed at level 0 already, in [0, 1): that
+            of the `mask` which `lottery.prune` starts from.
 
     Example:
 
@@ -96,8 +98,17 @@ class IterativePruning(LevelSchedule):
     Reference: Frankle & Carbin (2019), section 2.
     """
 
-    def __init__(self, rate=0.2, levels=10, steps_per_level=None):
+    def __init__(
+        self,
+        rate=0.2,
+        levels=10,
+        steps_per_level=None,
+        initial_sparsity=0.0,
+    ):
         self.rate = checks.fraction("rate", rate)
+        self.initial_sparsity = checks.fraction(
+            "initial_sparsity", initial_sparsity
+        )
         if not self.rate:
             raise ValueError("`rate` must be above 0: it would prune nothing.")
         self._levels = checks.whole("levels", levels, 1)
@@ -110,12 +121,20 @@ class IterativePruning(LevelSchedule):
         return self._levels
 
     def sparsity(self, level):
-        """Returns `1 - (1 - rate) ** level`."""
-        return 1 - (1 - self.rate) ** level
+        """Returns `1 - (1 - initial_sparsity) * (1 - rate) ** level`."""
+        if not level:  # as given, not 1 - (1 - it)
+            return self.initial_sparsity
+        return 1 - (1 - self.initial_sparsity) * (1 - self.rate) ** level
 
     def get_config(self):
         """Returns the arguments, as tfmot's schedules do."""
-        return self._configured(rate=self.rate, levels=self.levels)
+        # Left out where it is 0: tickets and folders from before have none.
+        begun = {"initial_sparsity": self.initial_sparsity}
+        return self._configured(
+            rate=self.rate,
+            levels=self.levels,
+            **(begun if self.initial_sparsity else {}),
+        )
 
 
 class OneShot(LevelSchedule):

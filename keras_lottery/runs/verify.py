@@ -241,7 +241,7 @@ def _counted(ticket, grouped, name):
     if ticket.provenance.get("control") == "randomize":  # over all layers
         together = [name for names, _ in budgets for name in names]
         budgets = [(together, sum(count for _, count in budgets))]
-    exactly = name in allocation.ALLOCATIONS
+    exactly = allocation.counts_exactly(name)
     return [
         sentence
         for budget in budgets

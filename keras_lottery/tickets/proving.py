@@ -148,7 +148,7 @@ def loading(lottery, ticket, point=None, end=None):
     found = proofs.finite(start) or proofs.finite(last)
     if found is None and lottery.is_of(ticket):
         budgets = lottery.budgets(ticket.level)
-        exactly = _counts_exactly(lottery.allocation)
+        exactly = allocations.counts_exactly(lottery.allocation)
         found = proofs.counts(ticket.mask, budgets, exactly=exactly)
     if found is None and point is not None and one_start:
         found = proofs.of_all(point.model, start, "of the rewind point ")
@@ -200,14 +200,8 @@ def _of_pruning(where, before, after, budgets, allocation):
         after,
         budgets,
         before,
-        exactly=_counts_exactly(allocation),
+        exactly=allocations.counts_exactly(allocation),
     )
-
-
-def _counts_exactly(allocation):
-    """Returns whether an allocation is ours, which keeps what it may keep."""
-    chosen = allocations.get(allocation)
-    return any(chosen is each for each in allocations.ALLOCATIONS.values())
 
 
 def _values(model, mask):

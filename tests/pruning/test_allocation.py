@@ -1,6 +1,7 @@
 """Allocations: exact counts, the ERK table, largest remainders."""
 
 import fractions
+import json
 import math
 import random
 
@@ -127,7 +128,7 @@ def test_apportion_refuses_what_does_not_fit(total):
         allocation.apportion(total, [1, 1], [5, 5])
 
 
-@pytest.mark.parametrize("name", allocation.ALLOCATIONS)
+@pytest.mark.parametrize("name", allocation.EXACT)
 @pytest.mark.parametrize("scores_of", [random_scores, tied_scores])
 def test_counts_are_exact_and_the_naive_rule_holds(name, scores_of):
     shapes = {"a": (3, 3, 2, 5), "b": (7, 4), "one": (1, 1), "c": (10, 3)}
@@ -196,7 +197,7 @@ def test_global_agrees_with_a_sort_of_all_scores():
 def test_scores_are_matched_by_name_whatever_their_order():
     scores = {"b": np.array([5.0, 6.0]), "a": np.array([1.0, 2.0])}
     mask = Mask({"a": np.ones(2, bool), "b": np.ones(2, bool)})
-    for name in allocation.ALLOCATIONS:
+    for name in allocation.EXACT:
         found = allocation.get(name)(scores, mask, 2)
         assert list(found) == ["a", "b"]
     assert allocation.global_(scores, mask, 2).kept_by_name == {"a": 0, "b": 2}
@@ -214,7 +215,7 @@ def test_layerwise_gives_what_a_thin_layer_lacks_to_the_others():
     assert found.kept_by_name == {"thin": 1, "full": 7}
 
 
-@pytest.mark.parametrize("name", allocation.ALLOCATIONS)
+@pytest.mark.parametrize("name", allocation.EXACT)
 def test_an_all_zero_layer_and_a_layer_already_empty(name):
     mask = Mask(
         {
@@ -233,7 +234,7 @@ def test_an_all_zero_layer_and_a_layer_already_empty(name):
         assert found.kept_by_name == {"zero": 8, "empty": 0, "rest": 8}
 
 
-@pytest.mark.parametrize("name", allocation.ALLOCATIONS)
+@pytest.mark.parametrize("name", allocation.EXACT)
 def test_what_cannot_be_kept_is_refused(name):
     mask = Mask({"a": np.array([[True, True, False]])})
     scores = {"a": np.zeros((1, 3))}
@@ -349,3 +350,85 @@ def test_unknown_names_list_the_choices(wrong):
     assert text.startswith(f"Unknown allocation {wrong!r}. Expected one of '")
     assert all(repr(name) in text for name in allocation.ALLOCATIONS)
     assert text.endswith("a function (scores, mask, keep) -> Mask.")
+
+
+def test_n_of_m_by_name():
+    assert allocation.get("2:4") == allocation.NOfM(2, 4)
+    assert allocation.get("4:8") == allocation.NOfM(4, 8)
+    for wrong in ("2:", "a:4", "2:4:8", "-1:4"):
+        with pytest.raises(ValueError, match="Unknown allocation .*'4:8'"):
+            allocation.get(wrong)
+    with pytest.raises(ValueError, match="m=4 weights n=5 cannot stay"):
+        allocation.get("5:4")
+
+
+def test_a_class_is_no_allocation():
+    with pytest.raises(ValueError, match=r"Channels is a class.*Channels\("):
+        allocation.get(allocation.Channels)
+
+
+def test_which_count_exactly():
+    exact = {n for n in allocation.ALLOCATIONS if allocation.counts_exactly(n)}
+    assert exact == {"global", "layerwise", "erdos_renyi", "erdos_renyi_kernel"}
+    assert allocation.counts_exactly(allocation.global_)
+    for other in ("channels(spread='global')", "mine", None, [], lambda: 0):
+        assert not allocation.counts_exactly(other)
+
+
+CHOSEN = [
+    *allocation.ALLOCATIONS.values(),
+    allocation.NOfM(1, 4, axis=0),
+    allocation.Blocks((1, 16)),
+    *(
+        each(spread)
+        for each in (
+            allocation.Filters,
+            allocation.Channels,
+            allocation.Heads,
+        )
+        for spread in ("global", "layerwise")
+    ),
+]
+
+
+def called(chosen):
+    """The same in every process: the repr of a function has its address."""
+    return chosen.__name__
+
+
+@pytest.mark.parametrize("chosen", CHOSEN, ids=called)
+def test_what_is_serialized_comes_back(chosen):
+    text = json.dumps(allocation.serialize(chosen))
+    again = allocation.deserialize(json.loads(text))
+    assert allocation.get(again) == chosen
+
+
+def test_names_say_what_differs_from_the_default():
+    names = [each.__name__ for each in CHOSEN[4:11]]
+    assert names == [
+        *("2:4", "blocks", "filters", "channels", "heads"),
+        *("1:4 (axis=0)", "blocks(shape=(1, 16))"),
+    ]
+    assert len({each.__name__ for each in CHOSEN}) == len(set(CHOSEN))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "globl",
+        None,
+        {},
+        {"class_name": "Layer", "config": {}},
+        {"class_name": "NOfM", "config": {"n": 1}},
+        {"class_name": "NOfM", "config": {"n": 3, "m": 2, "axis": 0}},
+        {"class_name": "Channels", "config": {"spread": "wide"}},
+    ],
+)
+def test_what_is_no_config_is_refused(wrong):
+    with pytest.raises(ValueError):
+        allocation.deserialize(wrong)
+
+
+def test_a_function_is_not_serialized():
+    with pytest.raises(ValueError, match="a function, which a .keras file"):
+        allocation.serialize(lambda scores, mask, keep: mask)

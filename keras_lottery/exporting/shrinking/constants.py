@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_lottery.exporting.shrinking import folding
-from keras_lottery.exporting.shrinking import kinds
+from keras_lottery.pruning import channel_kinds as kinds
 
 
 def constants(call, kind, given, weights):

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lottery.exporting.shrinking import kinds
+from keras_lottery.pruning import channel_kinds as kinds
 from keras_lottery.pruning import layer_graph
 
 

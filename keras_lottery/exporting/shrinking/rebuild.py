@@ -4,8 +4,9 @@ import keras
 import numpy as np
 
 from keras_lottery.exporting.shrinking import constants
-from keras_lottery.exporting.shrinking import kinds
+from keras_lottery.exporting.shrinking import heads
 from keras_lottery.exporting.shrinking.features import TakeFeatures
+from keras_lottery.pruning import channel_kinds as kinds
 from keras_lottery.pruning import layer_graph
 
 # A dense layer that reads at most this share of its inputs may get them picked
@@ -45,6 +46,7 @@ class _Builder:
         self.model = model
         self.found = found
         self.graph = found.graph
+        self.times = found.graph.times()
         self.tensors = {}
         self.copies = {}
         self.names = _names(model, found.graph)
@@ -73,6 +75,8 @@ class _Builder:
                     args = (self._take(call, args[0], taken),)
             elif self.found.kinds[call] != "barrier":
                 changes, weights = self._channelwise(call)
+            else:
+                changes, weights = heads.changes(call, self.times[key])
             changes["name"] = self.names[key]
             self.copies[key] = _copy(call.operation, changes)
         copy = self.copies[key]

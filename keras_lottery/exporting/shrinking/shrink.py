@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_lottery.exporting.shrinking import channels
 from keras_lottery.exporting.shrinking import folding
-from keras_lottery.exporting.shrinking import kinds
+from keras_lottery.exporting.shrinking import heads
 from keras_lottery.exporting.shrinking import rebuild
+from keras_lottery.pruning import channel_kinds as kinds
 from keras_lottery.pruning import cost
 from keras_lottery.pruning import layer_graph
 
@@ -30,16 +31,18 @@ class LayerSize:
     Fields:
         name: Its name.
         inputs, units: Features or channels that come in and go out, as
-            (before, after).
+            (before, after); the units of attention are its (query) heads.
+        what: What the units are called.
     """
 
     name: str
     inputs: tuple
     units: tuple
+    what: str = "units"
 
     def __str__(self):
         inputs, units = map(_change, (self.inputs, self.units))
-        return f"{self.name}: inputs {inputs}, units {units}"
+        return f"{self.name}: inputs {inputs}, {self.what} {units}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Shrinkage:
     """What `shrink` removed.
 
     Fields:
-        layers: `LayerSize` of every dense layer and convolution.
+        layers: `LayerSize` of every dense layer, convolution and attention.
         folded: Names of the normalisations that were folded away.
         weights: All numbers that the model holds, as (before, after).
         multiply_adds: Of one sample, as (before, after); None if not known.
@@ -85,7 +88,7 @@ def shrink(model):
     their names; nested models are flattened, weights that need no change are
     equal bit for bit. Layers that look at all channels at once (layer
     normalisation, attention, recurrent ones, shared ones, one's own) keep all
-    of them.
+    of them; attention loses heads that reach no output.
 
     Args:
         model: A built Functional or Sequential `keras.Model`; not changed.
@@ -120,14 +123,17 @@ def shrink(model):
 
 
 def _sizes(found, copies):
-    """Returns the `LayerSize` of every dense layer and convolution."""
+    """Returns the `LayerSize` of every layer that may get smaller."""
     sizes = []
     for call in found.graph.calls:
         kind = found.kinds[call]
+        layer, copy = call.operation, copies[id(call.operation)]
         if kind in ("affine", "depthwise"):
-            layer, copy = call.operation, copies[id(call.operation)]
             ends = zip(_ends(layer, kind), _ends(copy, kind), strict=True)
             sizes.append(LayerSize(copy.name, *ends))
+        elif heads.has(layer):
+            ends = zip(heads.ends(layer), heads.ends(copy), strict=True)
+            sizes.append(LayerSize(copy.name, *ends, "heads"))
     return tuple(sizes)
 
 

@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_lottery.exporting.shrinking import constants
 from keras_lottery.exporting.shrinking import folding
-from keras_lottery.exporting.shrinking import kinds
+from keras_lottery.pruning import channel_kinds as kinds
 from keras_lottery.pruning import layer_graph
 
 pytestmark = pytest.mark.thorough
