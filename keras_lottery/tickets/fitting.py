@@ -4,14 +4,20 @@ import keras
 
 from keras_lottery import checks
 from keras_lottery import seeds
+from keras_lottery.errors import RunError
+from keras_lottery.pruning import weights
 from keras_lottery.tickets import fit_checkpoints
 from keras_lottery.tickets import in_place
 from keras_lottery.tickets import lottery as lotteries
 from keras_lottery.tickets import search
 from keras_lottery.tickets.fit_training import Training
 from keras_lottery.training import feeds
+from keras_lottery.training import given_data
 from keras_lottery.training import keras_private
 from keras_lottery.training import workers
+
+# What `fit` hands on to Keras as it is.
+VALIDATION = ("validation_steps", "validation_batch_size", "validation_freq")
 
 
 class Played:
@@ -68,9 +74,17 @@ def fit(
     Args:
         pruned: The `PrunedModel`.
         keras_fit: `keras.Model.fit` bound to it.
-        **validation: `validation_steps` and others, for Keras.
+        **validation: Those of `VALIDATION`.
     """
     saves = checkpoint_dir, checkpoint_steps, checkpoint_seconds
+    _check_known(validation)
+    _check_trained(pruned)
+    x, y, sample_weight = given_data.as_arrays((x, y, sample_weight))
+    if validation_data is not None:
+        steps = validation.get("validation_steps")
+        given_data.check_validation(validation_data, steps)
+        if isinstance(validation_data, tuple):
+            validation_data = given_data.as_arrays(validation_data)
     if validation_split and validation_data is None:
         (x, y, sample_weight), validation_data = feeds.split(
             x, y, sample_weight, validation_split
@@ -138,6 +152,7 @@ def _in_levels(pruned, training):
         if level == 0 and lottery.rewind_step:
             at[lottery.rewind_step] = capture
         metrics = training.run(first_step, f"level {level}", at)
+        _check_whole(training, level, metrics)
         if level == 0 and progress.point is None and lottery.rewind_step:
             raise ValueError(
                 f"Level 0 was stopped before rewind_step={lottery.rewind_step}"
@@ -164,10 +179,66 @@ def _check_can_go_on(pruned, progress, lottery):
     more = progress.level < lottery.levels and pruned.played.after is None
     if loaded and more:
         raise ValueError(
-            f"This model was loaded at level {progress.level}, and the point "
-            "that later levels rewind to is not in a .keras file. Continue "
-            "from a ticket: `pruned.continue_from(Ticket.load(path))`."
+            "This model was loaded or cloned at level "
+            f"{progress.level}, without the point that later levels rewind "
+            "to. Continue from a ticket: "
+            "`pruned.continue_from(Ticket.load(path))`."
         )
+
+
+def _check_known(more):
+    """Raises a ValueError for arguments that nobody would look at."""
+    unknown = sorted(set(more) - set(VALIDATION))
+    if unknown:
+        raise ValueError(
+            f"`fit` takes no {', '.join(unknown)}. It takes the arguments of "
+            "`keras.Model.fit`, and `checkpoint_dir`, `checkpoint_steps` and "
+            "`checkpoint_seconds`."
+        )
+
+
+def _check_trained(pruned):
+    """Raises a ValueError for weights with masks that nothing would train."""
+    owned, held = weights.by_name(pruned.inner), pruned.attachment.variables
+    replaced = [name for name in held if owned.get(name) is not held[name]]
+    if replaced:
+        raise ValueError(
+            f"{', '.join(replaced)}: replaced since `lottery.prune`, by "
+            "`quantize`? Play the lottery first, then quantize "
+            "`pruned.strip()`."
+        )
+    frozen = [name for name in held if not held[name].trainable]
+    if frozen:
+        raise ValueError(
+            f"{', '.join(frozen)}: frozen since `lottery.prune`, which pruned "
+            "it as a trained weight. Freeze layers before `prune`, which then "
+            "leaves them alone; set `trainable = True` again; or prune "
+            "`pruned.strip()` anew."
+        )
+
+
+def _check_whole(training, level, metrics):
+    """Raises a RunError if an input of Keras's ran out of data.
+
+    Keras warns, and then trains epochs of no steps.
+    """
+    steps, per_epoch = training.epochs.steps, training.epochs.per_epoch
+    missing = steps - metrics.get("last_step", 0)
+    # A dataset may end inside an epoch, which is then shorter.
+    fewest = per_epoch if training.by_steps else 1
+    # Whoever caps all trainings, to try a script out, wants shorter ones.
+    capped = keras.config.max_epochs() or keras.config.max_steps_per_epoch()
+    stopped = training.pruned.stop_training or capped
+    if stopped or missing < fewest or not metrics:
+        return
+    kind = type(training.feed.source).__name__
+    raise RunError(
+        f"The {kind} ran out of data in level {level}, which has {steps} "
+        "steps, so that no ticket was made of it. With `steps_per_epoch` it is "
+        "read on from epoch to epoch, a generator from level to level, too: "
+        "use one that goes on for ever (`.repeat()`), or an input whose length "
+        "is known and no `steps_per_epoch`."
+    )
 
 
 def _as_list(callbacks):

@@ -51,10 +51,14 @@ class TfmotMasks:
                 "`lottery.prune` or tfmot's `prune_low_magnitude`."
             )
         self._model = model
-        self._held = {
-            name: (variable.value, masks[id(variable.value)])
+        self.variables = {
+            name: variable
             for name, variable, *_ in naming.walk(mirror)
             if id(variable.value) in masks and (names is None or name in names)
+        }
+        self._held = {
+            name: (variable.value, masks[id(variable.value)])
+            for name, variable in self.variables.items()
         }
 
     def settle(self, model, optimizer):

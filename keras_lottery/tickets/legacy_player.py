@@ -45,6 +45,11 @@ class Player:
                 self._view = OptimizerView(self.model.optimizer, trained)
         return self._view
 
+    @property
+    def stop_training(self):
+        """Whether a callback has ended the training."""
+        return self.model.stop_training
+
     def hold_optimizer(self):
         """Builds the optimizer; tfmot lets it see unmasked gradients."""
         return self.optimizer

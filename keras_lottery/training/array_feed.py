@@ -117,11 +117,19 @@ def quick_to_start(dataset):
 
 
 def _rows(tensors):
-    sizes = {int(each.shape[0]) for each in tf.nest.flatten(tensors)}
+    flat = tf.nest.flatten(tensors)
+    if any(not each.shape.rank for each in flat):
+        raise ValueError(
+            "x, y and sample_weight are arrays of rows, one per sample: got a "
+            "single value, of shape ()."
+        )
+    sizes = {int(each.shape[0]) for each in flat}
     if len(sizes) != 1:
         raise ValueError(
             f"x, y and sample_weight differ in rows: {sorted(sizes)}."
         )
+    if sizes == {0}:
+        raise ValueError("There is nothing to train on: the arrays are empty.")
     return sizes.pop()
 
 

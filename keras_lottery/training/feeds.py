@@ -1,7 +1,7 @@
 """What a level reads: training data that can start at any step.
 
-Arrays are gathered by row; datasets are streamed; `PyDataset`s and generators
-go to Keras as they are.
+Arrays are gathered by row; datasets are streamed; `PyDataset`s, generators,
+torch's `DataLoader`s and sparse arrays go to Keras as they are.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lottery import checks
 from keras_lottery.training import class_weight as class_weights
+from keras_lottery.training import given_data
 from keras_lottery.training.array_feed import ArrayFeed
 from keras_lottery.training.streams import Stream
 
@@ -42,7 +44,7 @@ class DatasetFeed:
     def __init__(self, dataset, steps_per_epoch):
         self._dataset = self.source = dataset
         self._given = steps_per_epoch
-        self.per_epoch = steps_per_epoch or _length(dataset)
+        self.per_epoch = _given(steps_per_epoch) or given_data.length(dataset)
 
     def arguments(self, first_step):
         """Returns the arguments of Keras's `fit` for a level."""
@@ -86,12 +88,15 @@ class KerasFeed:
 
     def __init__(self, source, steps_per_epoch, arguments):
         self.source = source
+        batch_size = arguments.get("batch_size")
+        self.per_epoch = _given(steps_per_epoch) or given_data.length(
+            source, batch_size
+        )
         self._arguments = {
             "x": source,
             "steps_per_epoch": steps_per_epoch,
             **arguments,
         }
-        self.per_epoch = steps_per_epoch or _length(source)
 
     def check_start(self, first_step):
         """Raises a ValueError if a level cannot start at a step."""
@@ -138,16 +143,21 @@ def make(
         ValueError: Rows differ in number, or the length of the input is not
             known and `steps_per_epoch` is missing.
     """
+    given_data.check_arrays(x, y, sample_weight)
+    if batch_size is not None:
+        checks.whole("batch_size", batch_size, 1)
     if isinstance(x, tf.data.Dataset):
+        _alone(x, y=y, sample_weight=sample_weight)  # Keras ignores sizes
         if class_weight is not None:
             x = class_weights.of_dataset(x, class_weight)
         return DatasetFeed(x, steps_per_epoch)
-    packed = (x, y, sample_weight)
-    flat = [a for a in tf.nest.flatten(packed) if a is not None]
-    if flat and all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat):
+    given = [each for each in (x, y, sample_weight) if each is not None]
+    flat = tf.nest.flatten(given)  # None inside: an optional input, Keras's
+    if all(isinstance(a, (np.ndarray, tf.Tensor)) for a in flat):
         sample_weight = _weighed(y, sample_weight, class_weight)
         data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-        return ArrayFeed(data, batch_size or 32, steps_per_epoch, shuffle, seed)
+        steps = _given(steps_per_epoch)
+        return ArrayFeed(data, batch_size or 32, steps, shuffle, seed)
     arguments = {
         "y": y,
         "sample_weight": sample_weight,
@@ -157,6 +167,17 @@ def make(
     if batch_size is not None:
         arguments["batch_size"] = batch_size
     return KerasFeed(x, steps_per_epoch, arguments)
+
+
+def _alone(dataset, **others):
+    """Raises a ValueError for what a dataset holds already, as Keras does."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is part of the dataset already: x is a "
+                f"{type(dataset).__name__}, whose elements are batches of "
+                f"(x, y, sample_weight). Leave `{name}` out."
+            )
 
 
 def split(x, y, sample_weight, fraction):
@@ -197,16 +218,8 @@ def _weighed(labels, sample_weight, class_weight):
     return class_weights.of_labels(labels, class_weight)
 
 
-def _length(source):
-    if isinstance(source, tf.data.Dataset):
-        length = int(source.cardinality())
-    elif isinstance(source, keras.utils.PyDataset):
-        length = source.num_batches or -1
-    else:
-        length = -1
-    if length <= 0:
-        raise ValueError(
-            f"How many batches {type(source).__name__} has is not known: pass "
-            "`steps_per_epoch`."
-        )
-    return length
+def _given(steps_per_epoch):
+    """Returns the argument, checked; None stays None."""
+    if steps_per_epoch is None:
+        return None
+    return checks.whole("steps_per_epoch", steps_per_epoch, 1)

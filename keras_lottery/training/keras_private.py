@@ -6,6 +6,7 @@ newest Keras that is supported.
 
 import contextlib
 import weakref
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from keras_lottery.training import determinism
 
 SUM = "_all_reduce_sum_gradients"  # a method of every optimizer
 _BUILT = weakref.WeakKeyDictionary()  # see `built_values`
+_BESIDE = weakref.WeakKeyDictionary()  # see `accompany`
 
 
 def key(optimizer, variable):
@@ -33,16 +35,39 @@ def trained_by(optimizer):
 def leaves(optimizer):
     """Returns the optimizers that update weights: the inner ones, if any.
 
-    LossScaleOptimizer wraps one optimizer, MultiOptimizer several.
+    LossScaleOptimizer wraps one optimizer, MultiOptimizer several. Those that
+    `accompany` it come last.
     """
+    inner = optimizers_in(vars(optimizer).values())
+    found = [leaf for each in inner for leaf in leaves(each)] or [optimizer]
+    return found + [leaf for each in beside(optimizer) for leaf in leaves(each)]
+
+
+def optimizers_in(values):
+    """Returns optimizers among values, lists and dicts of them, each once."""
     held = []
-    for value in vars(optimizer).values():
+    for value in values:
+        value = list(value.values()) if isinstance(value, Mapping) else value
         held.extend(value if isinstance(value, (list, tuple)) else [value])
-    inner = [v for v in held if isinstance(v, keras.optimizers.Optimizer)]
-    if not inner:
-        return [optimizer]
-    unique = {id(each): each for each in inner}.values()
-    return [leaf for each in unique for leaf in leaves(each)]
+    found = [v for v in held if isinstance(v, keras.optimizers.Optimizer)]
+    return list({id(each): each for each in found}.values())
+
+
+def accompany(optimizer, others):
+    """Notes that others train the same model, as in a GAN.
+
+    Their variables are part of the state from then on. Not an attribute: Keras
+    would save it.
+    """
+    if others:
+        _BESIDE[optimizer] = list(others)
+    else:
+        _BESIDE.pop(optimizer, None)
+
+
+def beside(optimizer):
+    """Returns the optimizers that `accompany` one."""
+    return _BESIDE.get(optimizer, [])
 
 
 def averages(leaf):
@@ -119,6 +144,7 @@ def fresh(optimizer, variables):
         for leaf, rate in moving:
             set_learning_rate(leaf, rate)
     build(new, variables)
+    accompany(new, [fresh(e, trained_by(e)) for e in beside(optimizer)])
     return new
 
 
@@ -226,6 +252,8 @@ def variables(optimizer):
     momenta; it is found as an attribute.
     """
     held = list(optimizer.variables)
+    for each in beside(optimizer):
+        held.extend(variables(each))
     for leaf in leaves(optimizer):
         attributes = vars(leaf).values()
         held.extend(v for v in attributes if isinstance(v, keras.Variable))

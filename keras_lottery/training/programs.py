@@ -151,7 +151,8 @@ def has_own_step(model):
 
 def has_own_test_step(model):
     """Returns whether a model is tested by a step that is not Keras's."""
-    model = getattr(model, "inner", model) if _is_wrapper(model) else model
+    if _is_wrapper(model):
+        return model.has_own_step() or has_own_test_step(model.inner)
     return type(model).test_step is not keras.Model.test_step
 
 

@@ -16,10 +16,13 @@ class Snapshot(NamedTuple):
     Fields:
         model: Dict from name to array: weights, statistics, seed generators.
         optimizer: Tuple of arrays in the optimizer's order, or None.
+        recurrent: Tuple of arrays: what stateful RNNs remember. Keras does not
+            count it as a variable of theirs, and no file holds it.
     """
 
     model: dict
     optimizer: tuple | None
+    recurrent: tuple = ()
 
 
 def snapshot(model, optimizer=None):
@@ -40,13 +43,13 @@ def snapshot(model, optimizer=None):
         name: _copy(variable)
         for name, variable in weights.by_name(model).items()
     }
+    recurrent = tuple(map(_copy, _recurrent(model)))
     if optimizer is None:
-        return Snapshot(copies, None)
+        return Snapshot(copies, None, recurrent)
     if not optimizer.built:
         keras_private.build(optimizer, model.trainable_variables)
-    return Snapshot(
-        copies, tuple(map(_copy, keras_private.variables(optimizer)))
-    )
+    slots = tuple(map(_copy, keras_private.variables(optimizer)))
+    return Snapshot(copies, slots, recurrent)
 
 
 def first(model, optimizer=None):
@@ -55,7 +58,7 @@ def first(model, optimizer=None):
     However long its optimizer has trained: the copy has fresh slots. A
     learning rate that callbacks have set stays as it is.
     """
-    taken = snapshot(model, optimizer)
+    taken = snapshot(model, optimizer)._replace(recurrent=())
     if optimizer is None:
         return taken
     fresh = keras_private.fresh(optimizer, model.trainable_variables)
@@ -71,6 +74,9 @@ def restore(taken, model, optimizer=None):
         ValueError: The model or the optimizer has other variables than then.
     """
     restore_model(taken.model, model)
+    for index, variable in enumerate(_recurrent(model)):
+        zeros = np.zeros(variable.shape)  # as it was at first
+        variable.assign(taken.recurrent[index] if taken.recurrent else zeros)
     if optimizer is not None and taken.optimizer is not None:
         variables = keras_private.variables(optimizer)
         if len(variables) != len(taken.optimizer):
@@ -140,6 +146,18 @@ def first_not_finite(model, optimizer=None, begin=()):
 def name_of(variable):
     """Returns what an optimizer calls a variable, of Keras 3 or tf_keras."""
     return getattr(variable, "path", variable.name)
+
+
+def _recurrent(model):
+    """Returns what stateful RNNs remember from batch to batch."""
+    if not isinstance(model, keras.layers.Layer):
+        return []
+    return [
+        variable
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and layer.stateful
+        for variable in keras.tree.flatten(layer.states)
+    ]
 
 
 def _is_float(variable):

@@ -17,8 +17,8 @@ import tensorflow as tf
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.training.enforce import attach
 from keras_lottery.training.enforce import attachment
-from keras_lottery.training.enforce import detach
 from keras_lottery.training.enforce import is_attached
+from keras_lottery.training.enforce import let_go
 
 STEPS = 40
 BATCH = 16
@@ -246,7 +246,7 @@ class Stage:
 
     def reset(self):
         if is_attached(self.dense.model):
-            detach(self.dense.model)
+            let_go(self.dense.model)  # with what was written into it
         for network in (self.dense, self.reference, self.twin):
             network.steps.clear()
         self.dense.set(self.start)
