@@ -20,10 +20,12 @@ _HOMES = {
     "OneShot": "pruning.schedules",
     "PolynomialDecay": "tfmot_bridge",
     "PrunedModel": "tickets.pruned_model",
+    "PruningCallback": "tickets.pruning_callback",
     "RunError": "errors",
     "Ticket": "tickets.ticket",
     "TicketError": "errors",
     "attach": "training.enforce",
+    "dead_units": "tickets.pictures.tables",
     "detach": "training.enforce",
     "export": "exporting.saved_model",
     "find_mask": "pruning.find",
@@ -31,13 +33,18 @@ _HOMES = {
     "load_digits": "data.digits",
     "masked": "training.enforce",
     "masked_gradients": "training.enforce",
+    "nonzero_mask": "tickets.zeros",
     "prune": "tickets.wrap",
+    "sparsify": "tickets.one_shot",
+    "sparsity": "tickets.zeros",
 }
 _MODULES = {
     "allocation": "pruning.allocation",
     "controls": "tickets.controls",
     "criteria": "pruning.criteria",
+    "interchange": "interchange",
     "legacy": "tickets.legacy",
+    "pictures": "tickets.pictures",
 }
 _WITHOUT_KERAS = {"errors", "data.digits", "pruning.mask"}
 

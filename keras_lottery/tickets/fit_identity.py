@@ -13,6 +13,7 @@ import zlib
 import keras
 import tensorflow as tf
 
+from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import fit_descriptions
@@ -99,16 +100,26 @@ def _shown(value):
 
 
 def _settings(chosen):
+    begun = {} if chosen.mask is None else {"mask": chosen.mask.checksum}
     return {
+        **begun,
         "schedule": schedules.serialize(chosen.grouped),
         "weights": chosen.governed,
         "rewind": chosen.rewind,
         "rewind_step": chosen.rewind_step,
         "criterion": lottery.name_of(chosen.criterion),
-        "allocation": lottery.name_of(chosen.allocation),
+        "allocation": _allocation(chosen.allocation),
         "data": chosen.data,
         "seed": chosen.seed,
     }
+
+
+def _allocation(chosen):
+    """Returns an allocation with its settings; a function by its name."""
+    try:
+        return allocations.serialize(chosen)
+    except ValueError:
+        return lottery.name_of(chosen)
 
 
 def _weights(model):

@@ -160,7 +160,7 @@ def _from_tickets(pruned, finished, further, lottery):
     if zero is None:
         return None
     log.warning("The lottery goes back to its first weights.")
-    pruned.adopt_mask(Mask.full(pruned.attachment.variables), 0)
+    pruned.adopt_mask(lottery.first_mask, 0)
     pruned.played.progress.begin = zero
     pruned.played.progress.zero = zero
     return Resumed(pruned.played.progress, [])

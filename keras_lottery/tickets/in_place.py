@@ -2,6 +2,7 @@
 
 from keras_lottery.pruning import find
 from keras_lottery.pruning import schedules
+from keras_lottery.tickets import firing
 from keras_lottery.tickets import lottery as lotteries
 from keras_lottery.tickets import proving
 from keras_lottery.tickets import ticket as tickets
@@ -24,13 +25,24 @@ def play(pruned, training):
     first = training.initial_step
     done = training.saver.steps_done(first) - first
     before = int(pruned.clock.numpy()) - done
-    due = _due(pruned.settings.grouped, before + training.epochs.steps)
+    end = before + training.epochs.steps
+    due = firing.firings(pruned.settings, end)
+    firing.check_some(due, pruned.settings, end)
     start = tickets.parted(progress.zero.model, pruned.mask)
 
     def prune(done):
         step = before + done + 1  # the one that comes next
         if step in due:
-            _prune_in_place(pruned, due[step], start[0])
+            level = pruned.level + 1
+            prune_now(
+                pruned.settings,
+                pruned.inner,
+                pruned.attachment,
+                due[step],
+                start=start[0],
+                level=level,
+            )
+            pruned.note_level(level)
 
     def count(steps):
         pruned.clock.assign(before + steps)
@@ -62,28 +74,25 @@ def _ticket(pruned, start, metrics):
     )
 
 
-def _due(grouped, steps):
-    """Returns {step: {pattern: sparsity}} for all prunings up to `steps`."""
-    due = {}
-    for pattern, schedule in grouped.items():
-        for step, sparsity in schedules.firings(schedule, steps).items():
-            due.setdefault(step, {})[pattern] = sparsity
-    if not due:
-        config = schedules.serialize(grouped)
-        raise ValueError(
-            f"The schedule would never prune: it fires at none of the {steps} "
-            f"steps of this training. Train longer, or change {config}."
-        )
-    return due
+def prune_now(settings, model, attachment, sparsities, *, start, level):
+    """Prunes a model while it is trained, and proves it.
 
+    Args:
+        settings: The `Settings`: criterion, allocation and so on.
+        model: The `keras.Model`.
+        attachment: The `Attachment` of its masks.
+        sparsities: Dict from pattern to the fraction to remove in all.
+        start: Dict from name to the weights at step 0.
+        level: Number of prunings, this one counted.
 
-def _prune_in_place(pruned, sparsities, start):
-    settings, before = pruned.settings, pruned.mask
-    level = pruned.level + 1
+    Raises:
+        RunError: A proof failed.
+    """
+    before = attachment.mask
     budgets = find.budgets_of(settings.governed, sparsities, before)
     after = find.prune_to(
         budgets,
-        pruned.inner,
+        model,
         before,
         start=start,
         criterion=settings.criterion,
@@ -92,8 +101,7 @@ def _prune_in_place(pruned, sparsities, start):
         seed=settings.seed,
         level=level,
     )
-    pruned.attachment.set(after)
-    pruned.note_level(level)
+    attachment.set(after)
     where = f"level {level}, pruned in place"
     chosen = settings.allocation
-    proving.pruning(where, before, after, budgets, chosen, pruned.inner)
+    proving.pruning(where, before, after, budgets, chosen, model)

@@ -6,8 +6,6 @@ import importlib.metadata
 from collections.abc import Callable
 from collections.abc import Mapping
 
-import numpy as np
-
 import keras_lottery
 from keras_lottery import checks
 from keras_lottery.errors import RunError
@@ -19,7 +17,9 @@ from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets import proving
+from keras_lottery.tickets import records
 from keras_lottery.tickets import rewind as rewinds
+from keras_lottery.tickets import sparse_start
 from keras_lottery.tickets import ticket as tickets
 from keras_lottery.training import enforce
 from keras_lottery.training import state
@@ -42,13 +42,16 @@ class Lottery:
     data: object
     seed: int
     optimizer: Callable
+    initial_mask: Mask | None = None  # of level 0; None for a dense one
 
     @classmethod
     def of(cls, model, schedule, *, steps, layers=None, **choices):
         """Returns a lottery on a model, after checking all arguments."""
         grouped = groups.check(schedule)
         names = list(weights.prunable(model, layers))
-        return cls.named(model, grouped, names, steps=steps, **choices)
+        lottery = cls.named(model, grouped, names, steps=steps, **choices)
+        lottery.check_reachable()
+        return lottery
 
     @classmethod
     def named(
@@ -62,35 +65,29 @@ class Lottery:
                 "IterativePruning, OneShot or ListedSparsities. "
                 "`lottery.prune` drives tfmot's own."
             )
-        checks.whole("steps", steps, 1)
-        checks.whole("rewind_step", rewind_step, 0)
-        if rewind_step >= steps:
-            raise ValueError(
-                f"rewind_step={rewind_step} is not inside a level of {steps} "
-                "steps."
-            )
         chosen = rewinds.get(name)
-        if rewind_step and not chosen.starts_at_step:
-            raise ValueError(
-                f"rewind={name!r} goes back to no step, so rewind_step="
-                f"{rewind_step} means nothing. Leave it out, or use "
-                "rewind='weights' or 'learning_rate'."
-            )
+        _check_steps(steps, rewind_step, name, chosen)
         governed = groups.assign(names, list(grouped))
         inside = {name for members in governed.values() for name in members}
         filled = {k: s.with_steps_per_level(steps) for k, s in grouped.items()}
         more.setdefault("optimizer", lambda: enforce.compiled_optimizer(model))
+        names = [name for name in names if name in inside]
+        begun = sparse_start.mask_of(
+            more.pop("initial_mask", None), model, names
+        )
+        sparse_start.check(begun, governed, filled)
         criteria.get(more["criterion"], checks.whole("seed", more["seed"], 0))
         allocations.get(more["allocation"])
         return cls(
             model=model,
-            names=tuple(name for name in names if name in inside),
+            names=tuple(names),
             schedule=filled,
             governed=governed,
             steps=steps,
             rewind_name=name if isinstance(name, str) else "custom",
             rewind=chosen,
             rewind_step=rewind_step,
+            initial_mask=begun,
             **more,
         )
 
@@ -104,6 +101,14 @@ class Lottery:
         """The model's variables by name."""
         return weights.by_name(self.model)
 
+    @property
+    def first_mask(self):
+        """The `Mask` of level 0."""
+        if self.initial_mask is not None:
+            return self.initial_mask
+        variables = self.variables
+        return Mask.full({name: variables[name] for name in self.names})
+
     def snapshot(self):
         """Returns a copy of the state that training starts from."""
         return state.snapshot(self.model, self.optimizer())
@@ -114,10 +119,20 @@ class Lottery:
 
     def budgets(self, level):
         """Returns (names, how many of them are kept) of each group."""
-        variables = self.variables
-        full = Mask.full({name: variables[name] for name in self.names})
+        first = self.first_mask
+        if not level:
+            counts = first.kept_by_name
+            return [
+                (names, sum(counts[name] for name in names))
+                for names in self.governed.values()
+            ]
         sparsities = groups.sparsities(self.schedule, level)
-        return find.budgets_of(self.governed, sparsities, full)
+        return find.budgets_of(self.governed, sparsities, first)
+
+    def check_reachable(self):
+        """Raises a ValueError if the last level cannot keep as few."""
+        last, first = self.budgets(self.levels), self.first_mask
+        find.check_reachable(last, self.model, first, self.allocation)
 
     def is_of(self, ticket):
         """Returns whether a ticket was found by the same schedule.
@@ -125,9 +140,9 @@ class Lottery:
         More levels, or longer ones, are of the same.
         """
         recorded = ticket.provenance.get("schedule")
-        return recorded is not None and _endless(recorded) == _endless(
-            schedules.serialize(dict(self.schedule))
-        )
+        return recorded is not None and records.endless(
+            recorded
+        ) == records.endless(schedules.serialize(dict(self.schedule)))
 
     def first_step(self, level):
         """Returns the step that the training of a level starts at."""
@@ -185,7 +200,9 @@ class Lottery:
             end=end,
             end_state=end_state,
             level=progress.level,
-            metrics={name: _plain(value) for name, value in metrics.items()},
+            metrics={
+                name: records.plain(value) for name, value in metrics.items()
+            },
             provenance=self.provenance(),
             model_config=tickets.config_of(self.model),
         )
@@ -284,28 +301,20 @@ class Progress:
             state.restore(end, lottery.model, lottery.optimizer())
 
 
-def _endless(recorded):
-    """Returns a serialized schedule without how many levels it has."""
-    return [
-        (
-            pattern,
-            each["class_name"],
-            {
-                name: value
-                for name, value in each["config"].items()
-                if name not in ("levels", "steps_per_level")
-            },
+def _check_steps(steps, rewind_step, name, rewind):
+    """Raises a ValueError for a rewind step that is none of a level."""
+    checks.whole("steps", steps, 1)
+    checks.whole("rewind_step", rewind_step, 0)
+    if rewind_step >= steps:
+        raise ValueError(
+            f"rewind_step={rewind_step} is not inside a level of {steps} steps."
         )
-        for pattern, each in recorded.items()
-    ]
-
-
-def _plain(value):
-    """Returns a number of any library as one of Python, others as they are."""
-    if isinstance(value, (str, bytes)) or np.ndim(value):
-        return value
-    found = np.asarray(value)
-    return found.item() if found.dtype.kind in "biuf" else value
+    if rewind_step and not rewind.starts_at_step:
+        raise ValueError(
+            f"rewind={name!r} goes back to no step, so rewind_step="
+            f"{rewind_step} means nothing. Leave it out, or use "
+            "rewind='weights' or 'learning_rate'."
+        )
 
 
 def name_of(choice):

@@ -6,20 +6,21 @@ from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import tables
 from keras_lottery.pruning import weights
+from keras_lottery.tickets import copying
 from keras_lottery.tickets import fitting
 from keras_lottery.tickets import lottery
 from keras_lottery.tickets import mask_variables
 from keras_lottery.tickets import saving
 from keras_lottery.tickets import settings
 from keras_lottery.tickets import winning
+from keras_lottery.tickets.around import Around
+from keras_lottery.tickets.pictures import plotting
 from keras_lottery.training import enforce
-from keras_lottery.training import keras_private
 from keras_lottery.training import replicas
-from keras_lottery.training.over_replicas import OverReplicas
 
 
 @keras.saving.register_keras_serializable("keras_lottery")
-class PrunedModel(OverReplicas):
+class PrunedModel(Around):
     """A Keras model with masks, whose `fit` plays the lottery.
 
     Made by `lottery.prune`, which describes the arguments.
@@ -47,6 +48,7 @@ class PrunedModel(OverReplicas):
         allocation="global",
         data=None,
         seed=0,
+        mask=None,
         name=None,
         **kwargs,
     ):
@@ -62,11 +64,14 @@ class PrunedModel(OverReplicas):
             allocation=allocation,
             data=data,
             seed=seed,
+            mask=mask,
         )
         self.settings.check(inner)
         self._level = mask_variables.scalar(self, "level")
         self.clock = mask_variables.scalar(self, "clock")
         self.attachment = mask_variables.attached(self)
+        if self.settings.mask is not None:
+            self.attachment.set(self.settings.mask)
         self.played = fitting.Played()
         self.built = True
 
@@ -131,26 +136,12 @@ class PrunedModel(OverReplicas):
     def strip(self):
         """Returns the wrapped model, zeros in place and no longer held."""
         if self.attachment.active:
-            enforce.detach(self.inner)
+            enforce.let_go(self.inner)
         if self.played.compiled_for is not None:
             self.inner.optimizer = self.played.compiled_for
         return self.inner
 
     # ------------------------------------------------------------- keras.Model
-
-    def call(self, inputs, training=None, mask=None):
-        """Calls the wrapped model. (Keras hands `training` on by itself.)"""
-        del training, mask
-        return self.inner(inputs)
-
-    def build(self, input_shape=None):
-        """Does nothing: the wrapped model is built."""
-        self.built = True
-
-    @property
-    def output_names(self):
-        """Names of the outputs, for losses and metrics by name."""
-        return getattr(self.inner, "output_names", None)
 
     def make_train_function(self, force=False):
         """Lets the optimizer see masked gradients, then as Keras does."""
@@ -160,38 +151,9 @@ class PrunedModel(OverReplicas):
     def hold_optimizer(self):
         """Makes the masks hold through the compiled optimizer."""
         replicas.check_scope(self)
-        if self.has_own_step():
-            self._compile_inner()
-        if not self.optimizer.built:
-            keras_private.build(self.optimizer, self.trainable_variables)
+        for optimizer in self.optimizers():
+            self.attachment.hold(optimizer)
         self.played.note_rates(self.optimizer)
-        self.attachment.hold(self.optimizer)
-
-    def train_step(self, data):
-        """Runs the wrapped model's own step if it has one, else Keras's."""
-        if not self.has_own_step():
-            return super().train_step(data)
-        # For the step only: Keras saves an optimizer once, and would find it
-        # here, where loading does not look for it.
-        self.inner.optimizer = self.optimizer
-        try:
-            return self.inner.train_step(data)
-        finally:
-            self.inner.optimizer = None
-
-    def test_step(self, data):
-        """Runs the wrapped model's own step if it has one, else Keras's."""
-        if type(self.inner).test_step is not keras.Model.test_step:
-            self._compile_inner()
-            return self.inner.test_step(data)
-        return super().test_step(data)
-
-    @property
-    def metrics(self):
-        """The metrics of whichever model runs the step."""
-        if self.has_own_step():
-            return self.inner.metrics
-        return super().metrics
 
     def fit(
         self,
@@ -277,6 +239,20 @@ class PrunedModel(OverReplicas):
             **more,
         )
 
+    def plot(self, **choices):
+        """Draws the masks so far, level by level: see `pictures.plot`.
+
+        Before any training, the mask that holds now.
+
+        Args:
+            **choices: `names`, `levels`, `image`, as for `pictures.plot`.
+
+        Returns:
+            A `matplotlib.figure.Figure`; a notebook shows it.
+        """
+        shown = self.tickets or self.mask
+        return plotting.plot(shown, model=self.inner, **choices)
+
     def winning_ticket(self, tolerance=0.0, metric=None, mode=None):
         """Returns the sparsest ticket as good as the dense network.
 
@@ -309,8 +285,17 @@ class PrunedModel(OverReplicas):
         table = tables.format_table(tables.layer_table(self.inner, held), left)
         (print_fn or print)(f"{self.name}, level {self.level}\n{table}")
 
+    def __deepcopy__(self, memo):
+        """Returns an independent lottery, as far as this one is."""
+        return copying.copied(self, memo)
+
     def get_config(self):
         """Returns the configuration, for saving.
+
+        With level and mask, but without weights. So `clone_model` and
+        `to_json` give new weights under the same mask; `load_model` and pickle
+        the same weights. The point to rewind to is not there: all three
+        continue from a ticket, and `copy.deepcopy` goes on by itself.
 
         Raises:
             NotImplementedError: The wrapped model has none.
@@ -319,25 +304,14 @@ class PrunedModel(OverReplicas):
             "inner": saving.config_of(self.inner),
             "name": self.name,
             **self.settings.get_config(),
+            **saving.reached(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Returns the model of a configuration, its masks all ones."""
-        return cls(**saving.arguments(config, custom_objects))
-
-    def has_own_step(self):
-        """Returns whether the wrapped model trains by a step of its own."""
-        return type(self.inner).train_step is not keras.Model.train_step
-
-    def _compile_inner(self):
-        """Compiles a model with a step of its own, with our optimizer.
-
-        Not in `compile`: a model that overrides it is not compiled on loading.
-        """
-        if self.played.compiled_for is not self.optimizer:
-            arguments = keras_private.compile_arguments(self)
-            arguments.update(optimizer=self.optimizer, auto_scale_loss=False)
-            self.inner.compile(**arguments)
-            self.inner.optimizer = None  # see `train_step`
-            self.played.compiled_for = self.optimizer
+        """Returns the model of a configuration, at its level."""
+        config = dict(config)
+        there = config.pop("reached", None)
+        pruned = cls(**saving.arguments(config, custom_objects))
+        saving.go_to(pruned, there)
+        return pruned

@@ -4,7 +4,6 @@
 package goes through it.
 """
 
-from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets import proving
 from keras_lottery.tickets.lottery import Lottery
 from keras_lottery.tickets.lottery import Progress
@@ -82,6 +81,7 @@ def find_tickets(
     layers=None,
     data=None,
     seed=0,
+    mask=None,
     after=None,
     point=None,
     end=None,
@@ -111,6 +111,7 @@ def find_tickets(
         layers: As in `lottery.prune`.
         data: Given to the criterion.
         seed: Seed of a criterion that draws.
+        mask: What to begin with, as in `lottery.prune`.
         after: The last `Ticket` of an earlier lottery, to continue from.
         point: `Snapshot` of that lottery's rewind step, needed unless it is 0.
         end: `Snapshot` of the end of the level of `after`, needed by rewinds
@@ -153,13 +154,14 @@ def find_tickets(
         layers=layers,
         data=data,
         seed=seed,
+        initial_mask=mask,
     )
     return _found(lottery, train, after, point, end)
 
 
 def _found(lottery, train, after, point, end):
     model, k = lottery.model, lottery.rewind_step
-    mask = Mask.full({name: lottery.variables[name] for name in lottery.names})
+    mask = lottery.first_mask
     progress = Progress()
     if after is not None:
         progress.continue_after(after, lottery, point, end)
@@ -175,6 +177,7 @@ def _found(lottery, train, after, point, end):
             first = k
         metrics = train(model, first, lottery.steps)
         attachment.warn_if_bypassed(enforce.compiled_optimizer(model))
+        attachment.warn_of_leaks(enforce.compiled_optimizer(model))
         return metrics
 
     with enforce.masked(model, mask), lottery.held_rate(model):

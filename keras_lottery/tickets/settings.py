@@ -8,7 +8,9 @@ from keras_lottery.pruning import criteria
 from keras_lottery.pruning import groups
 from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
+from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets import lottery
+from keras_lottery.tickets import sparse_start
 
 
 @dataclasses.dataclass
@@ -23,16 +25,18 @@ class Settings:
     allocation: object
     data: object
     seed: int
+    mask: Mask | None = None  # to begin with, once checked
 
     def check(self, model):
         """Raises a ValueError for what cannot be right, before any training."""
         self.in_levels = groups.counts_in_levels(self.grouped)
         self.governed = groups.assign(self.names, list(self.grouped))
+        self.mask = sparse_start.mask_of(self.mask, model, self.governed_names)
         if self.in_levels:
             checks.whole("rewind_step", self.rewind_step, 0)
             given = [each.steps_per_level for each in self.grouped.values()]
             steps = max([s for s in given if s] or [self.rewind_step + 1])
-            self.lottery(model, steps)
+            self.lottery(model, steps).check_reachable()
             return
         if self.rewind not in (None, "none") or self.rewind_step:
             raise ValueError(
@@ -41,7 +45,7 @@ class Settings:
                 "`rewind` out, or use a schedule that counts in levels, such "
                 f"as IterativePruning; got rewind={self.rewind!r}."
             )
-        allocations.get(self.allocation)
+        allocations.of_model(self.allocation, model)
         criteria.get(self.criterion, checks.whole("seed", self.seed, 0))
 
     @property
@@ -72,6 +76,7 @@ class Settings:
             allocation=self.allocation,
             data=self.data,
             seed=self.seed,
+            initial_mask=self.mask,
             **more,
         )
 
@@ -81,18 +86,20 @@ class Settings:
         Raises:
             ValueError: A function that has no name to be found by.
         """
-        for family in ("criterion", "allocation"):
-            if not isinstance(getattr(self, family), str):
-                raise ValueError(
-                    f"The {family} is a function, which a .keras file cannot "
-                    "hold. Use `save_weights`, or save a ticket."
-                )
-        return {
+        if not isinstance(self.criterion, str):
+            raise ValueError(
+                "The criterion is a function, which a .keras file cannot hold. "
+                "Use `save_weights`, or save a ticket."
+            )
+        config = {
             "schedule": schedules.serialize(self.grouped),
             "names": list(self.names),
             "rewind": self.rewind,
             "rewind_step": self.rewind_step,
             "criterion": self.criterion,
-            "allocation": self.allocation,
+            "allocation": allocations.serialize(self.allocation),
             "seed": self.seed,
         }
+        if self.mask is not None:
+            config["mask"] = sparse_start.serialize(self.mask)
+        return config

@@ -18,6 +18,7 @@ def prune(
     layers=None,
     data=None,
     seed=0,
+    mask=None,
 ):
     """Wraps a Keras model so that `fit` finds lottery tickets in it.
 
@@ -52,13 +53,18 @@ def prune(
             embeddings are pruned only when named here.
         data: Given to the criterion.
         seed: Seed of the data order, and of a criterion that draws.
+        mask: What to begin with: a `Mask`, a `Ticket` (its mask; `restore` puts
+            back its weights), or `"nonzero"` for a model that is sparse
+            already. Level 0 is trained under it, and the schedule goes on from
+            there: `IterativePruning(0.2, 5, initial_sparsity=0.5)`.
 
     Returns:
         A `PrunedModel`; of a legacy model a `tf_keras` one.
 
     Raises:
         ValueError: A model that is not built or has nothing to prune, a
-            legacy one that is subclassed; names or numbers out of range.
+            legacy one that is subclassed; names or numbers out of range; a
+            schedule that asks for less sparsity than `mask` has.
 
     Example:
 
@@ -84,6 +90,11 @@ def prune(
     if is_legacy(model):
         from keras_lottery.tickets import legacy
 
+        if mask is not None:
+            raise ValueError(
+                "`mask` is for Keras 3 models; this one is of tf_keras. "
+                "Restore a ticket into its Keras 3 twin, and prune that."
+            )
         return legacy.prune(model, schedule, layers=layers, **choices)
     if isinstance(model, PrunedModel):
         raise ValueError(
@@ -91,11 +102,13 @@ def prune(
             "`model.strip()`."
         )
     schedule = schedules.IterativePruning() if schedule is None else schedule
+    names = list(weights.prunable(model, layers))  # refuses what is no model
     # Masks live where the weights do, wherever `prune` is called.
     with replicas.in_scope(model):
         return PrunedModel(
             model,
             schedule,
-            names=list(weights.prunable(model, layers)),
+            names=names,
+            mask=mask,
             **choices,
         )

@@ -16,20 +16,26 @@ from keras_lottery.training.holding import zeroed_gradient
 _ATTACHED = weakref.WeakKeyDictionary()
 
 
-def attach(model, mask):
+def attach(model, mask, optimizer=None):
     """Makes `mask` hold on `model` until `detach`.
 
     Zeroes the removed weights now; from then on the compiled optimizer sees
-    masked gradients, and a constraint zeroes after every update. In a custom
-    loop with another optimizer, pass gradients through `masked_gradients`.
+    masked gradients, and a constraint zeroes after every update. For a loop of
+    your own, name its `optimizer`; or pass gradients through
+    `masked_gradients`. Attach before the first call of a `tf.function` that
+    trains: one that was traced before knows of no mask.
+
+    The mask belongs to this model object: a copy, a clone or a saved file has
+    the zeros, and takes `attach(copy, lottery.nonzero_mask(copy))`.
 
     Args:
         model: A built `keras.Model`.
         mask: A `Mask` of some of its weights.
+        optimizer: An optimizer beside the compiled one, or a list of them.
 
     Raises:
-        ValueError: The mask does not fit the model, or its optimizer cannot
-            train on several replicas.
+        ValueError: The mask does not fit the model, or an optimizer is none or
+            cannot train on several replicas.
 
     Example:
 
@@ -42,9 +48,9 @@ def attach(model, mask):
     >>> detach(model)
     """
     find.check_fits(model, mask)
-    optimizer = compiled_optimizer(model)
-    if optimizer is not None:
-        shares.check(optimizer)
+    optimizers = _optimizers(model, optimizer)
+    for each in optimizers:
+        shares.check(each)
     held = _ATTACHED.get(model)
     if held is None or set(held.masks) != set(mask):
         if is_attached(model):
@@ -53,12 +59,12 @@ def attach(model, mask):
     if not held.active:
         held.activate()
         _exchange_functions(model, None, held)
-    elif optimizer is not None and not held.holds(optimizer):
+    elif not all(map(held.holds, optimizers)):
         # Compiled since, and perhaps traced with gradients unmasked.
         model.train_function = None
     held.set(mask)
-    if optimizer is not None:
-        held.hold(optimizer)
+    for each in optimizers:
+        held.hold(each)
 
 
 def detach(model):
@@ -67,6 +73,14 @@ def detach(model):
     Raises:
         ValueError: No mask is attached.
     """
+    held = attachment(model)
+    held.warn_of_leaks(compiled_optimizer(model))
+    held.apply()
+    let_go(model)
+
+
+def let_go(model):
+    """As `detach`, whatever the weights are: a ticket may be restored."""
     held = attachment(model)
     if not held.holds(compiled_optimizer(model)):
         model.train_function = None
@@ -107,8 +121,13 @@ def attachment(model):
 
 
 @contextlib.contextmanager
-def masked(model, mask):
+def masked(model, mask, optimizer=None):
     """Makes `mask` hold on `model` inside a `with` block.
+
+    Args:
+        model: As in `attach`.
+        mask: As in `attach`.
+        optimizer: As in `attach`.
 
     Raises:
         ValueError: The mask does not fit, or another one is attached.
@@ -129,15 +148,16 @@ def masked(model, mask):
             f"A mask is attached to {model.name!r} already. Let go of it "
             "first: `pruned.strip()`, or `lottery.detach(model)`."
         )
-    attach(model, mask)
+    attach(model, mask, optimizer)
     try:
         yield model
         if is_attached(model):
             attachment(model).warn_if_bypassed(compiled_optimizer(model))
+            attachment(model).warn_of_leaks(compiled_optimizer(model))
     finally:
         if is_attached(model):
             attachment(model).apply()
-            detach(model)
+            let_go(model)
 
 
 def masked_gradients(gradients, model):
@@ -177,6 +197,20 @@ def masked_gradients(gradients, model):
         else gradient
         for gradient, variable in zip(gradients, variables, strict=True)
     ]
+
+
+def _optimizers(model, given):
+    """Returns the compiled optimizer, if any, and those that are given."""
+    given = given if isinstance(given, (list, tuple)) else [given]
+    found = [e for e in (compiled_optimizer(model), *given) if e is not None]
+    for each in found:
+        if not isinstance(each, keras.optimizers.Optimizer):
+            raise ValueError(
+                "`optimizer` takes Keras 3 optimizers, such as "
+                f"`keras.optimizers.Adam()`; got {each!r:.80}. With any other, "
+                "pass gradients through `lottery.masked_gradients`."
+            )
+    return found
 
 
 def compiled_optimizer(model):

@@ -170,6 +170,31 @@ class Attachment:
                 stacklevel=3,
             )
 
+    def warn_of_leaks(self, optimizer=None):
+        """Warns if removed weights are not zero: something moved them.
+
+        Not if `optimizer` trained unheld: `warn_if_bypassed` tells of that.
+        Nor of what is not finite: then training has diverged.
+        """
+        if optimizer is not None and not self.holds(optimizer):
+            return
+        moved = {
+            name: _moved(variable.numpy()[~mask])
+            for name, variable in self.variables.items()
+            for mask in [self.masks[name].numpy().astype(bool)]
+        }
+        moved = [f"{name} ({count})" for name, count in moved.items() if count]
+        if moved:
+            warnings.warn(
+                "Removed weights were not zero any more when the mask was let "
+                f"go: {', '.join(moved)}. A `tf.function` that was traced "
+                "before the mask was attached knows nothing of it, and neither "
+                "does code that assigns weights. Attach first, or train with "
+                "a new function.",
+                InexactMaskWarning,
+                stacklevel=3,
+            )
+
 
 @contextlib.contextmanager
 def updated_by(optimizer, update):
@@ -249,6 +274,12 @@ def _reset_slots(optimizer, variables, masks):
                 value = tf.convert_to_tensor(slot)
                 first = tf.cast(built[where, index], value.dtype)
                 slot.assign(tf.where(masks[name].value, value, first))
+
+
+def _moved(removed):
+    """Returns how many removed weights are finite and not zero."""
+    removed = np.asarray(removed, np.float64)
+    return np.count_nonzero(removed[np.isfinite(removed)])
 
 
 def _causes_of_inexactness(optimizer):

@@ -96,7 +96,8 @@ def ticket(model):
 
     def train(model, first_step, last_step):
         for variable in model.trainable_variables:
-            variable.assign(variable * 1.25 + 0.01)
+            bias = len(variable.shape) < 2  # removed weights stay zero
+            variable.assign(variable * 1.25 + (0.01 if bias else 0.0))
 
     *_, found = lottery.find_tickets(
         model, train, lottery.OneShot(0.4), steps=1, seed=5

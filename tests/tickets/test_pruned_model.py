@@ -1054,7 +1054,7 @@ class TestSaving:
         """It is not in a .keras file: an error says where it is."""
         loaded = keras.models.load_model(stopped[1])
         with pytest.raises(
-            ValueError, match="loaded at level 2.*continue_from"
+            ValueError, match="loaded or cloned at level 2.*continue_from"
         ):
             fit(loaded)
 

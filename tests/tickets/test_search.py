@@ -211,6 +211,7 @@ class TestCustomLoop:
         now = {n: v.numpy() for n, v in weights.by_name(model).items()}
         same_bits({**ticket.weights("end"), **ticket.end_state}, now)
 
+    @pytest.mark.filterwarnings("ignore:Removed weights")
     def test_level_0_is_trained_in_two_calls_to_rewind_to_k(self):
         """0 to k, then k to the end; later levels from k on."""
         seen = []

@@ -10,6 +10,9 @@ import keras_lottery as lottery
 from keras_lottery.pruning import weights
 from keras_lottery.tickets import ticket as tickets
 
+# What stands for a training here writes into removed weights.
+pytestmark = pytest.mark.filterwarnings("ignore:Removed weights")
+
 
 def network(units=3, names=("hidden", "output"), **more):
     """Returns a new network of random weights."""
