@@ -313,6 +313,15 @@ class Signals(play.Silence):
             os.kill(os.getpid(), self._number)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard, as at a terminal: in the background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("number", "error"),
     [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)],
