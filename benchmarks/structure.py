@@ -6,7 +6,7 @@ with its zeros, and with `shrink=True`. Both answer the same requests in turn,
 through TensorFlow's C API. The networks are not trained: which channels go does
 not change how long the others take.
 
-    python benchmarks/structure.py                      # some minutes
+    python benchmarks/structure.py                      # 6 minutes
     python benchmarks/structure.py resnet20 --pairs=6   # seconds
 """
 
@@ -98,7 +98,7 @@ def main():
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
-    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=40)
     given = parser.parse_args()
     rows, sizes = [], []
     for name in given.networks:

@@ -8,6 +8,7 @@ kernels of an attention layer.
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_lottery.pruning import channel_kinds as kinds
@@ -155,6 +156,12 @@ def heads(model):
 
 
 def _of_graph(what, model, rows):
+    if not isinstance(model, keras.Model):  # tf_keras, or a layer
+        raise ValueError(
+            f"{what!r} needs a Keras 3 model (`keras.Model`), and "
+            f"{model.name!r} is none. Other allocations: 'blocks', '2:4', and "
+            "those of single weights."
+        )
     try:
         graph = layer_graph.read(model)
     except ValueError as error:

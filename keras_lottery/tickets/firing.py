@@ -37,6 +37,34 @@ def check_some(due, settings, steps):
         )
 
 
+def check_lengths(grouped, epochs, steps):
+    """Raises a ValueError for level schedules without `steps_per_level`.
+
+    Args:
+        grouped: Dict from pattern to schedule.
+        epochs: Epochs of the training, which says nothing of levels.
+        steps: Steps of an epoch; None if not known.
+    """
+    for schedule in grouped.values():
+        levels = isinstance(schedule, schedules.LevelSchedule)
+        if levels and schedule.steps_per_level is None:
+            raise ValueError(_without_steps(schedule, epochs * (steps or 0)))
+
+
+def _without_steps(schedule, steps):
+    name = type(schedule).__name__
+    each = max(steps // (schedule.levels + 1), 1)
+    shared = (
+        f" The {steps} steps of this fit are {each} for each of level 0 to "
+        f"{schedule.levels}."
+    )
+    return (
+        f"{name} counts in levels, and in plain `fit` nothing says how many "
+        f"steps a level has: pass `{name}(..., steps_per_level={each})`."
+        f"{shared if steps else ''}"
+    )
+
+
 def _between_levels(schedule, steps):
     """Returns {step: sparsity}; the step is the first one of the level."""
     firsts = {

@@ -1,7 +1,6 @@
 """Pruning in plain `fit`, for models that cannot be wrapped."""
 
 import weakref
-from collections.abc import Mapping
 
 import keras
 
@@ -9,7 +8,6 @@ from keras_lottery.pruning import allocation as allocations
 from keras_lottery.pruning import criteria
 from keras_lottery.pruning import find
 from keras_lottery.pruning import groups
-from keras_lottery.pruning import schedules
 from keras_lottery.pruning import weights
 from keras_lottery.pruning.mask import Mask
 from keras_lottery.tickets import firing
@@ -207,23 +205,10 @@ class PruningCallback(keras.callbacks.Callback):
                 "PruningCallback is for one process; here several train "
                 "together. Use `lottery.prune(model, ...).fit`."
             )
-        for schedule in self._grouped.values():
-            levels = isinstance(schedule, schedules.LevelSchedule)
-            if levels and schedule.steps_per_level is None:
-                raise ValueError(self._without_steps(schedule))
-
-    def _without_steps(self, schedule):
-        name, epochs = type(schedule).__name__, self.params.get("epochs", 1)
-        steps = (self.params.get("steps") or 0) * epochs
-        each = max(steps // (schedule.levels + 1), 1)
-        shared = (
-            f" The {steps} steps of this fit are {each} for each of level 0 to "
-            f"{schedule.levels}."
-        )
-        return (
-            f"{name} counts in levels, and in plain `fit` nothing says how "
-            f"many steps a level has: pass `{name}(..., steps_per_level={each}"
-            f")`.{shared if steps else ''}"
+        firing.check_lengths(
+            self._grouped,
+            self.params.get("epochs", 1),
+            self.params.get("steps"),
         )
 
     def _settle(self, model):
@@ -318,10 +303,8 @@ class PruningCallback(keras.callbacks.Callback):
 def _optimizers_in(model):
     """Returns the optimizers that a model and its layers keep."""
     layers = [model, *model._flatten_layers()]
-    held = [value for each in layers for value in vars(each).values()]
-    dicts = [value for value in held if isinstance(value, Mapping)]
-    inside = [value for each in dicts for value in each.values()]
-    return keras_private.optimizers_in([*held, *inside])
+    held = (value for each in layers for value in vars(each).values())
+    return keras_private.optimizers_in(held)
 
 
 def _clock(model):

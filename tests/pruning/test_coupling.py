@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tf_keras
 from keras import layers
 
+import keras_lottery as lottery
 from keras_lottery.pruning import channel_numbers
 from keras_lottery.pruning import coupling
 from keras_lottery.pruning import layer_graph
@@ -98,3 +100,12 @@ def test_attention_of_another_make_counts_as_heads_by_its_kernels():
     assert len(coupling.heads(model).groups) == 2
     dense_only = keras.Model(inputs, layers.Dense(2)(inputs))
     assert not coupling.heads(dense_only).sides
+
+
+@pytest.mark.parametrize("what", ["filters", "channels"])
+def test_legacy_models_are_refused_with_what_works(what):
+    inputs = tf_keras.Input((4,))
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(inputs))
+    match = f"'{what}' needs a Keras 3 model.*'blocks', '2:4'"
+    with pytest.raises(ValueError, match=match):
+        lottery.prune(model, lottery.OneShot(0.5), allocation=what)

@@ -164,6 +164,8 @@ def test_fate_of_what_has_none():
         pictures.fate([untrained])
     with pytest.raises(ValueError, match="different networks.*fc1/kernel"):
         pictures.fate([first, other])
+    with pytest.raises(ValueError, match="got none: `pruned.tickets` after"):
+        pictures.fate([])
 
 
 def test_the_images_of_dense_layers_are_the_masks():

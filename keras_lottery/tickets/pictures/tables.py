@@ -96,7 +96,8 @@ def fate(tickets):
         takes it.
 
     Raises:
-        ValueError: A ticket was not trained, or they are of different weights.
+        ValueError: There is none, a ticket was not trained, or they are of
+            different weights.
 
     Example:
 
@@ -113,6 +114,11 @@ def fate(tickets):
     Reference: Zhou et al. (2019), section 2, on what becomes of weights.
     """
     tickets = list(tickets)
+    if not tickets:
+        raise ValueError(
+            "Expected tickets, at least one, got none: `pruned.tickets` after "
+            "`fit`."
+        )
     check_alike([ticket.mask for ticket in tickets])
     following = [*tickets[1:], None]
     return [
