@@ -29,7 +29,9 @@ SECTIONS = ["configs", *TABLES, "data", "runs"]
 
 
 def first_words(out):
-    return [re.split(r"[\s:]", line[2:])[0] for line in out.splitlines()[1:]]
+    return [
+        re.split(r"\s|:(?!\d)", line[2:])[0] for line in out.splitlines()[1:]
+    ]
 
 
 @pytest.mark.parametrize("section", TABLES)

@@ -153,8 +153,11 @@ def test_every_trial_has_a_gpu_of_its_own():
 
 
 STOPPED = """
+import signal
 import sys
 from keras_lottery.runs import executors, trials
+# What was started in the background may be told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 command = ("-c", "import time; time.sleep(60)")
 wanted = [
     trials.Trial(str(n), command, f"{sys.argv[1]}/{n}.log") for n in range(3)
