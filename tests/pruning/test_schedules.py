@@ -352,6 +352,7 @@ print(os.environ.get("TF_USE_LEGACY_KERAS"), tf.keras.Model is keras.Model)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("set_before", "printed"), [(None, "None True"), ("1", "1 False")]
 )

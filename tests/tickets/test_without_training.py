@@ -7,6 +7,8 @@ import pytest
 import keras_lottery as lottery
 from keras_lottery.training import enforce
 
+pytestmark = pytest.mark.thorough
+
 
 def network(seed=0):
     """Returns a network of 8 x 20 + 20 x 2 = 200 weights and 22 biases."""
