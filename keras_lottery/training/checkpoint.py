@@ -230,6 +230,8 @@ def pack(checkpoint, of):
             arrays[f"model/{name}/{key}"] = value
         for index, value in enumerate(taken.optimizer or ()):
             arrays[f"slot/{name}/{index}"] = value
+        for index, value in enumerate(taken.recurrent):
+            arrays[f"recurrent/{name}/{index}"] = value
     for name, value in checkpoint.arrays.items():
         arrays[f"array/{name}"] = value
     return state_file.pack(Snapshot(arrays, None))
@@ -253,6 +255,7 @@ def unpack(content, of):
                 None
                 if count is None
                 else tuple(arrays[f"slot/{name}/{i}"] for i in range(count)),
+                _in_turn(_under(f"recurrent/{name}/", arrays)),
             )
             for name, count in header["slots"].items()
         }
@@ -284,3 +287,7 @@ def _under(prefix, arrays):
         for name, value in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def _in_turn(numbered):
+    return tuple(numbered[str(index)] for index in range(len(numbered)))

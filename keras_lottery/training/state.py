@@ -17,7 +17,7 @@ class Snapshot(NamedTuple):
         model: Dict from name to array: weights, statistics, seed generators.
         optimizer: Tuple of arrays in the optimizer's order, or None.
         recurrent: Tuple of arrays: what stateful RNNs remember. Keras does not
-            count it as a variable of theirs, and no file holds it.
+            count it as a variable of theirs.
     """
 
     model: dict

@@ -28,6 +28,8 @@ def pack(taken):
     arrays = {f"model/{name}": value for name, value in taken.model.items()}
     for index, value in enumerate(taken.optimizer or ()):
         arrays[f"optimizer/{index}"] = value
+    for index, value in enumerate(taken.recurrent):
+        arrays[f"recurrent/{index}"] = value
     count = None if taken.optimizer is None else len(taken.optimizer)
     stored = dict(_storable(name, value) for name, value in arrays.items())
     checksum = arrays_file.checksum(json.dumps(count), stored)
@@ -76,10 +78,14 @@ def _snapshot(metadata, stored):
         raise ValueError("a name is there twice")
     # A file holds no more arrays than bytes: this ends, whatever it claims.
     slots = tuple(arrays.pop(f"optimizer/{i}") for i in range(count or 0))
+    recurrent = []
+    while f"recurrent/{len(recurrent)}" in arrays:
+        recurrent.append(arrays.pop(f"recurrent/{len(recurrent)}"))
     if stray := [name for name in arrays if not name.startswith("model/")]:
         raise ValueError(f"its arrays {stray} belong to nothing")
     model = {name.removeprefix("model/"): a for name, a in arrays.items()}
-    return Snapshot(model, None if count is None else slots)
+    slots = None if count is None else slots
+    return Snapshot(model, slots, tuple(recurrent))
 
 
 def _storable(name, value):

@@ -161,3 +161,46 @@ def test_rewinding_resets_states_and_seeds(build, seeded, compiled, given):
     assert any(np.any(each) for each in first.end_state.values())
     for name, value in first.end_state.items():
         assert value.tobytes() == second.end_state[name].tobytes(), name
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a training after some batches, as a crash would."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = iter(range(batches - 1))  # no value that is kept
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts down."""
+        if next(self.left, None) is None:
+            raise InterruptedError
+
+
+def test_what_is_remembered_is_in_a_checkpoint(
+    seeded, compiled, given, tmp_path
+):
+    """Stopped inside a level, it goes on with the states it had."""
+
+    def play(callbacks=(), **more):
+        pruned = lottery.prune(
+            seeded(stateful)(), lottery.OneShot(0.5), allocation="layerwise"
+        )
+        compiled(pruned)
+        pruned.fit(
+            **given,
+            shuffle=False,
+            verbose=0,
+            callbacks=list(callbacks),
+            **more,
+        )
+        return pruned.tickets
+
+    whole = play([Stop(10**9)])
+    folder = {"checkpoint_dir": tmp_path / "fit", "checkpoint_steps": 1}
+    with pytest.raises(InterruptedError):
+        play([Stop(2)], **folder)
+    resumed = play([Stop(10**9)], **folder)
+    for one, other in zip(whole, resumed, strict=True):
+        assert one.mask == other.mask
+        for name, value in one.weights("end").items():
+            assert value.tobytes() == other.weights("end")[name].tobytes()
