@@ -22,14 +22,9 @@ def copied(pruned, memo):
             copy.deepcopy(pruned.inner, memo),
             pruned.schedule,
             names=list(chosen.names),
-            rewind=chosen.rewind,
-            rewind_step=chosen.rewind_step,
-            criterion=chosen.criterion,
-            allocation=chosen.allocation,
-            data=chosen.data,
-            seed=chosen.seed,
             mask=chosen.mask,
             name=pruned.name,
+            **chosen.choices(),
         )
     memo[id(pruned)] = twin
     twin.step_mode = pruned.step_mode

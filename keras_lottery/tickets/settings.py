@@ -63,6 +63,11 @@ class Settings:
             if name not in inside
         }
 
+    def choices(self):
+        """Returns what `prune` was given by name, `layers` and `mask` aside."""
+        names = "rewind rewind_step criterion allocation data seed".split()
+        return {name: getattr(self, name) for name in names}
+
     def lottery(self, model, steps, **more):
         """Returns the `Lottery` of levels of `steps` steps."""
         return lottery.Lottery.named(
@@ -70,13 +75,8 @@ class Settings:
             self.grouped,
             self.names,
             steps=steps,
-            rewind=self.rewind,
-            rewind_step=self.rewind_step,
-            criterion=self.criterion,
-            allocation=self.allocation,
-            data=self.data,
-            seed=self.seed,
             initial_mask=self.mask,
+            **self.choices(),
             **more,
         )
 
